@@ -1,0 +1,1 @@
+"""Org in a Box on one machine: its home folder, its processes, its real parts."""

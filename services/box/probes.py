@@ -1,0 +1,66 @@
+"""How to ask a process whether it does its work. A probe says yes or no and never raises."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+from typing import TYPE_CHECKING
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+PROBE_SECONDS = 2.0
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path, timeout: float = PROBE_SECONDS) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket instead of a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def http_status(connection: http.client.HTTPConnection, method: str, path: str) -> int | None:
+    """The status of one request, or nothing when there is no answer."""
+    try:
+        connection.request(method, path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def http_probe(connect: Callable[[], http.client.HTTPConnection], path: str) -> Callable[[], Awaitable[bool]]:
+    """Whether a GET of the path answers 200."""
+
+    async def probe() -> bool:
+        return await asyncio.to_thread(http_status, connect(), "GET", path) == http.client.OK
+
+    return probe
+
+
+def grpc_probe(address: str) -> Callable[[], Awaitable[bool]]:
+    """Whether the gRPC server at the address says that it serves."""
+
+    async def probe() -> bool:
+        async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            try:
+                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PROBE_SECONDS)
+            except grpc.aio.AioRpcError:
+                return False
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    return probe
