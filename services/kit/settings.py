@@ -1,0 +1,33 @@
+"""What a service is told by its environment, read in one place."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class MeshSettings(BaseSettings):
+    """Where the parts of the mesh are. Every value is an environment variable with the prefix `OIAB_`.
+
+    Addresses are in gRPC's form: `unix:///run/queue.sock` or `host:port`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="OIAB_", frozen=True, extra="ignore")
+
+    home: Path = Field(default=Path.home() / ".orginabox", description="Where the installation keeps its data.")
+    run_dir: Path | None = Field(default=None, description="Where sockets are. Default: `run` in the home.")
+    database_url: str = Field(default="", description="The address of PostgreSQL in libpq's form.")
+    api_address: str = ""
+    queue_address: str = ""
+    sandbox_address: str = ""
+    runtime_address: str = ""
+    audit_address: str = ""
+    log_level: str = Field(default="info", description="debug, info, warning or error.")
+
+    def run_folder(self) -> Path:
+        """The folder of the sockets."""
+        return self.run_dir or self.home / "run"
+
+    def address(self, service: str) -> str:
+        """The address of a service: as set, else its socket in the run folder."""
+        return getattr(self, f"{service}_address") or f"unix://{self.run_folder() / service}.sock"

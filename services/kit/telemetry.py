@@ -1,0 +1,100 @@
+"""Logs and traces: JSON lines on stderr with the ids of the trace, spans to where OTEL_EXPORTER_OTLP_ENDPOINT says."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from opentelemetry import context, trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+_TRACER = trace.get_tracer("orginabox")
+
+
+def configure(service: str, level: str = "info") -> None:
+    """Set up the logs and the traces of this process."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_trace,
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    # A cut stream is closed from another context; OpenTelemetry logs that as an error, which it is not.
+    logging.getLogger("opentelemetry.context").setLevel(logging.CRITICAL)
+    provider = TracerProvider(resource=Resource.create({"service.name": f"oiab-{service}"}))
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+
+
+def log() -> structlog.typing.FilteringBoundLogger:
+    """The logger. Say a static event and put what varies into fields: `log().info("turn ended", turn_id=...)`."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    return logger
+
+
+@contextmanager
+def span(name: str, *, parent: str = "", kind: SpanKind = SpanKind.INTERNAL, **attributes: str) -> Iterator[Span]:
+    """Run a block in a span.
+
+    Args:
+        name: What the block does.
+        parent: The W3C trace context to join. Empty means that of the caller, else a new trace.
+        kind: The kind of the span.
+        attributes: What else to say of it.
+    """
+    token = context.attach(_PROPAGATOR.extract({"traceparent": parent})) if parent else None
+    try:
+        with _TRACER.start_as_current_span(name, kind=kind, attributes=attributes, record_exception=False) as current:
+            yield current
+    finally:
+        if token is not None:
+            _detach(token)
+
+
+def trace_parent() -> str:
+    """The W3C trace context of the current span, to be handed on. Empty when there is none."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+def trace_id() -> str:
+    """The id of the current trace in hex. Empty when there is none."""
+    found = trace.get_current_span().get_span_context()
+    return f"{found.trace_id:032x}" if found.is_valid else ""
+
+
+def _detach(token: Any) -> None:
+    """Leave a joined trace. A stream may be closed from another context, where there is nothing to leave."""
+    try:
+        token.var.reset(token)
+    except ValueError:
+        return
+
+
+def _add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    found = trace.get_current_span().get_span_context()
+    if found.is_valid:
+        event["trace_id"] = f"{found.trace_id:032x}"
+        event["span_id"] = f"{found.span_id:016x}"
+    return event

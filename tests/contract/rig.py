@@ -1,0 +1,28 @@
+"""A server in this process on a unix socket, for tests that call a handler as its clients do."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import grpc
+
+from services.kit.channel import connect
+from services.kit.interceptor import Layer
+from services.kit.server import Register, serve
+
+
+@asynccontextmanager
+async def served(
+    services: Sequence[str], register: Register, layers: Sequence[Layer] = ()
+) -> AsyncIterator[grpc.aio.Channel]:
+    """Serve handlers as a process of their own would, and give a channel to them."""
+    with tempfile.TemporaryDirectory(prefix="oiab-") as folder:
+        address = f"unix://{folder}/s.sock"
+        stop = asyncio.Event()
+        server = asyncio.create_task(serve(address, services, register, layers=layers, stop=stop))
+        async with connect(address) as channel:
+            await channel.channel_ready()
+            yield channel
+        stop.set()
+        await server
