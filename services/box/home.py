@@ -1,21 +1,17 @@
 """The home folder: where one installation keeps everything it has, and the secrets in it."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
 
 from services.box.errors import BoxError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 # A unix socket's path holds 107 bytes. The longest that is ever put below the run folder names a sandbox by its id.
 LONGEST_SOCKET = 107
@@ -30,7 +26,7 @@ class Home:
     run: Path
 
     @classmethod
-    def locate(cls, environ: Mapping[str, str]) -> Home:
+    def locate(cls, environ: Mapping[str, str]) -> Self:
         """The home that the environment names, without touching the disk."""
         named = environ.get("OIAB_HOME") or "~/.orginabox"
         root = Path(os.path.abspath(Path(named).expanduser()))  # noqa: PTH100 - a link stays the name people know
@@ -152,10 +148,9 @@ def own_folder(folder: Path) -> None:
     except OSError as error:
         raise HomeRefused(f"{folder} cannot be made ({error.strerror}); set OIAB_HOME to another place") from None
     found = folder.stat(follow_symlinks=False)
-    if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) and not owned_link(folder):
+    if found.st_uid != os.geteuid() or (not stat.S_ISDIR(found.st_mode) and not owned_link(folder)):
         raise HomeRefused(f"{folder} belongs to another user; remove it or set OIAB_HOME to another place")
-    if stat.S_IMODE(folder.stat().st_mode) != 0o700:
-        folder.chmod(0o700)
+    folder.chmod(0o700)
 
 
 def owned_link(folder: Path) -> bool:
@@ -173,12 +168,13 @@ def write_once(path: Path, text: str) -> None:
     draft.unlink()
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner reads, in place of what was there."""
+def write_private(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a file that only its owner reads, in place of what was there, in one step."""
     draft = path.with_name(f".{path.name}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     draft.replace(path)

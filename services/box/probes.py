@@ -1,18 +1,13 @@
 """How to ask a process whether it does its work. A probe says yes or no and never raises."""
 
-from __future__ import annotations
-
 import asyncio
 import http.client
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
 PROBE_SECONDS = 2.0
 

@@ -1,15 +1,11 @@
 """The noun of the supervisor: a process, what it needs, and where it stands."""
 
-from __future__ import annotations
-
 import random
 import signal
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+from typing import Self
 
 
 class Phase(StrEnum):
@@ -66,15 +62,15 @@ class ProcessState:
     restarts: int = 0
     message: str = ""
 
-    def moved(self, phase: Phase, since: float, message: str = "") -> ProcessState:
+    def moved(self, phase: Phase, since: float, message: str = "") -> Self:
         """The state after a change of phase."""
         return replace(self, phase=phase, since=since, message=message)
 
-    def born(self, pid: int, create_time: float, since: float) -> ProcessState:
+    def born(self, pid: int, create_time: float, since: float) -> Self:
         """The state of a process just started."""
         return replace(self, phase=Phase.STARTING, pid=pid, create_time=create_time, since=since, message="")
 
-    def died(self, phase: Phase, since: float, message: str) -> ProcessState:
+    def died(self, phase: Phase, since: float, message: str) -> Self:
         """The state after the process ended."""
         again = self.restarts + (phase is Phase.RESTARTING)
         return replace(self, phase=phase, pid=None, create_time=None, since=since, restarts=again, message=message)

@@ -1,16 +1,10 @@
 """What may be set about an installation: from the environment, else from the home's config.env, else a default."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.box.errors import BoxError
-
-if TYPE_CHECKING:
-    from services.box.home import Home
+from services.box.home import Home
 
 
 class Settings(BaseSettings):

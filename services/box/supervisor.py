@@ -1,0 +1,112 @@
+"""The supervisor: starts processes in the order of what they need, keeps them running, stops them in the right order."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import psutil
+
+from services.box.child import Child
+from services.box.errors import BoxError
+from services.box.home import Home
+from services.box.logfiles import rotate_logs
+from services.box.process import ProcessSpec
+from services.box.state import BoxPhase, BoxState
+
+DEATHS_BEFORE_GIVING_UP = 3
+ROTATE_EVERY = 5.0
+
+
+class StartFailed(BoxError):
+    """A process that the installation needs does not come up."""
+
+
+class Supervisor:
+    """Runs the processes of one installation."""
+
+    def __init__(
+        self, home: Home, specs: Sequence[ProcessSpec], address: str, told: Callable[[BoxState], None]
+    ) -> None:
+        self._home = home
+        self._told = told
+        self._children = {spec.name: Child(spec, home.logs, self._changed) for spec in specs}
+        self._state = BoxState(
+            address=address,
+            pid=os.getpid(),
+            create_time=psutil.Process().create_time(),
+            since=time.time(),
+        )
+        self._moved = asyncio.Event()
+
+    @property
+    def state(self) -> BoxState:
+        """Where the installation stands."""
+        return replace(self._state, processes=tuple(child.state for child in self._children.values()))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run everything until told to stop; then stop everything."""
+        tasks = [asyncio.create_task(child.supervise(self._needs(child))) for child in self._children.values()]
+        tasks.append(asyncio.create_task(self._keep_logs_small()))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await self._start(stopping)
+            await stopping
+        except StartFailed as error:
+            self._move(BoxPhase.FAILED, str(error))
+            raise
+        finally:
+            stopping.cancel()
+            await self._stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _start(self, stopping: asyncio.Task[bool]) -> None:
+        """Wait until all that is needed is ready."""
+        self._changed()
+        while not all(child.ready.is_set() for child in self._children.values() if not child.spec.optional):
+            self._moved.clear()
+            moved = asyncio.create_task(self._moved.wait())
+            await asyncio.wait({moved, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            moved.cancel()
+            if stopping.done():
+                return
+            self._give_up_on_the_hopeless()
+        self._move(BoxPhase.READY)
+
+    def _give_up_on_the_hopeless(self) -> None:
+        for child in self._children.values():
+            if child.deaths_before_ready >= DEATHS_BEFORE_GIVING_UP and not child.spec.optional:
+                said = child.last_words()
+                log = self._home.logs / f"{child.spec.name}.log"
+                raise StartFailed(
+                    f"{child.spec.name} does not start: it {child.state.message}. {log} ends with\n{said}"
+                )
+
+    def _needs(self, child: Child) -> list[asyncio.Event]:
+        return [self._children[name].ready for name in child.spec.after]
+
+    async def _stop(self) -> None:
+        """Stop by rank: first who takes work, last who keeps it."""
+        if self._state.phase is not BoxPhase.FAILED:
+            self._move(BoxPhase.STOPPING)
+        children = sorted(self._children.values(), key=lambda child: child.spec.stop_rank)
+        await asyncio.gather(*(child.spec.drain() for child in children if child.spec.drain and child.ready.is_set()))
+        for _, rank in groupby(children, key=lambda child: child.spec.stop_rank):
+            await asyncio.gather(*(child.stop() for child in rank))
+
+    async def _keep_logs_small(self) -> None:
+        while True:
+            await asyncio.sleep(ROTATE_EVERY)
+            await asyncio.to_thread(rotate_logs, self._home.logs)
+
+    def _move(self, phase: BoxPhase, message: str = "") -> None:
+        self._state = replace(self._state, phase=phase, since=time.time(), message=message)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._moved.set()
+        self._told(self.state)
