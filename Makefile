@@ -12,7 +12,7 @@ help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 generate: .venv/installed ## Generate gen/ from the contracts
-	PATH="$(CURDIR)/.venv/bin:$$PATH" buf generate 2>&1 | grep -v '^Writing' || true
+	PATH="$(CURDIR)/.venv/bin:$$PATH" buf generate 2> >(grep -v '^Writing' >&2)
 	$(RUN)/buf build proto --as-file-descriptor-set --exclude-source-info -o gen/descriptor.binpb
 
 lock: .venv/uv ## Renew requirements.lock from pyproject.toml

@@ -1,1 +1,1 @@
-"""The tests: unit rules, stores on PostgreSQL, contracts in process, the whole mesh, the architecture, and benchmarks."""
+"""The tests: unit rules, stores on PostgreSQL, contracts in process, the whole mesh, the walls, and benchmarks."""

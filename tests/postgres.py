@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from services.box.postgres import EXTENSIONS, binary, own_namespace
 from services.kit.migrate import migrate
@@ -44,7 +45,7 @@ class TestServer:
 
     def drop(self, url: str) -> None:
         """Remove a database, whoever is connected to it."""
-        self._administer(f"DROP DATABASE IF EXISTS {url.split('@/')[1].split('?')[0]} WITH (FORCE)")
+        self._administer(f"DROP DATABASE IF EXISTS {conninfo_to_dict(url)['dbname']} WITH (FORCE)")
 
     def _make_template(self, rooms: tuple[str, ...]) -> str:
         name = "_".join(("template", *rooms))
@@ -69,7 +70,7 @@ def postgres_server() -> Iterator[TestServer]:
         _quiet(*own_namespace(), str(binary("initdb")), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync")
         server = subprocess.Popen(
             (*own_namespace(), str(binary("postgres")), "-D", str(data), "-k", folder, "-h", "", *FAST),
-            stderr=Path(folder, "log").open("w"),
+            stderr=subprocess.DEVNULL,
             env=os.environ | {"LC_ALL": "C.UTF-8"},
         )
         try:

@@ -279,23 +279,25 @@ Global___RunTurnRequest: _TypeAlias = RunTurnRequest  # noqa: Y015
 
 @_typing.final
 class RunTurnResponse(_message.Message):
-    """One event of a run."""
+    """The next events of a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    EVENT_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def event(self) -> _turn_event_pb2.TurnEvent:
-        """The event. Its `sequence` is the resume cursor."""
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_turn_event_pb2.TurnEvent]:
+        """What has happened since the last message, one event or as many as there are. The `sequence` of the last is the resume
+        cursor.
+        """
 
     def __init__(
         self,
         *,
-        event: _turn_event_pb2.TurnEvent | None = ...,
+        events: _abc.Iterable[_turn_event_pb2.TurnEvent] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

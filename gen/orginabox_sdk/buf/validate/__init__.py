@@ -146,29 +146,17 @@ class BytesRules(betterproto2.Message):
 
     in_: "list[bytes]" = betterproto2.field(8, betterproto2.TYPE_BYTES, repeated=True)
 
-    not_in: "list[bytes]" = betterproto2.field(
-        9, betterproto2.TYPE_BYTES, repeated=True
-    )
+    not_in: "list[bytes]" = betterproto2.field(9, betterproto2.TYPE_BYTES, repeated=True)
 
-    ip: "bool | None" = betterproto2.field(
-        10, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    ip: "bool | None" = betterproto2.field(10, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    ipv4: "bool | None" = betterproto2.field(
-        11, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    ipv4: "bool | None" = betterproto2.field(11, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    ipv6: "bool | None" = betterproto2.field(
-        12, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    ipv6: "bool | None" = betterproto2.field(12, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    uuid: "bool | None" = betterproto2.field(
-        15, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    uuid: "bool | None" = betterproto2.field(15, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    example: "list[bytes]" = betterproto2.field(
-        14, betterproto2.TYPE_BYTES, repeated=True
-    )
+    example: "list[bytes]" = betterproto2.field(14, betterproto2.TYPE_BYTES, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "BytesRules", BytesRules)
@@ -186,33 +174,21 @@ class DoubleRules(betterproto2.Message):
 
     const: "float" = betterproto2.field(1, betterproto2.TYPE_DOUBLE)
 
-    lt: "float | None" = betterproto2.field(
-        2, betterproto2.TYPE_DOUBLE, optional=True, group="less_than"
-    )
+    lt: "float | None" = betterproto2.field(2, betterproto2.TYPE_DOUBLE, optional=True, group="less_than")
 
-    lte: "float | None" = betterproto2.field(
-        3, betterproto2.TYPE_DOUBLE, optional=True, group="less_than"
-    )
+    lte: "float | None" = betterproto2.field(3, betterproto2.TYPE_DOUBLE, optional=True, group="less_than")
 
-    gt: "float | None" = betterproto2.field(
-        4, betterproto2.TYPE_DOUBLE, optional=True, group="greater_than"
-    )
+    gt: "float | None" = betterproto2.field(4, betterproto2.TYPE_DOUBLE, optional=True, group="greater_than")
 
-    gte: "float | None" = betterproto2.field(
-        5, betterproto2.TYPE_DOUBLE, optional=True, group="greater_than"
-    )
+    gte: "float | None" = betterproto2.field(5, betterproto2.TYPE_DOUBLE, optional=True, group="greater_than")
 
     in_: "list[float]" = betterproto2.field(6, betterproto2.TYPE_DOUBLE, repeated=True)
 
-    not_in: "list[float]" = betterproto2.field(
-        7, betterproto2.TYPE_DOUBLE, repeated=True
-    )
+    not_in: "list[float]" = betterproto2.field(7, betterproto2.TYPE_DOUBLE, repeated=True)
 
     finite: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
 
-    example: "list[float]" = betterproto2.field(
-        9, betterproto2.TYPE_DOUBLE, repeated=True
-    )
+    example: "list[float]" = betterproto2.field(9, betterproto2.TYPE_DOUBLE, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "DoubleRules", DoubleRules)
@@ -229,63 +205,35 @@ class DurationRules(betterproto2.Message):
     """
 
     const: "datetime.timedelta | None" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Duration,
-        optional=True,
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, optional=True
     )
 
     lt: "datetime.timedelta | None" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Duration,
-        optional=True,
-        group="less_than",
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, optional=True, group="less_than"
     )
 
     lte: "datetime.timedelta | None" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Duration,
-        optional=True,
-        group="less_than",
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, optional=True, group="less_than"
     )
 
     gt: "datetime.timedelta | None" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Duration,
-        optional=True,
-        group="greater_than",
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, optional=True, group="greater_than"
     )
 
     gte: "datetime.timedelta | None" = betterproto2.field(
-        6,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Duration,
-        optional=True,
-        group="greater_than",
+        6, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, optional=True, group="greater_than"
     )
 
     in_: "list[datetime.timedelta]" = betterproto2.field(
-        7,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Duration,
-        repeated=True,
+        7, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, repeated=True
     )
 
     not_in: "list[datetime.timedelta]" = betterproto2.field(
-        8,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Duration,
-        repeated=True,
+        8, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, repeated=True
     )
 
     example: "list[datetime.timedelta]" = betterproto2.field(
-        9,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Duration,
-        repeated=True,
+        9, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, repeated=True
     )
 
 
@@ -310,17 +258,13 @@ default_message_pool.register_message("buf.validate", "EnumRules", EnumRules)
 
 @dataclass(eq=False, repr=False)
 class FieldMaskRules(betterproto2.Message):
-    const: "__google__protobuf__.FieldMask | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    const: "__google__protobuf__.FieldMask | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     in_: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
 
     not_in: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
 
-    example: "list[__google__protobuf__.FieldMask]" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    example: "list[__google__protobuf__.FieldMask]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "FieldMaskRules", FieldMaskRules)
@@ -328,9 +272,7 @@ default_message_pool.register_message("buf.validate", "FieldMaskRules", FieldMas
 
 @dataclass(eq=False, repr=False)
 class FieldPath(betterproto2.Message):
-    elements: "list[FieldPathElement]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    elements: "list[FieldPathElement]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "FieldPath", FieldPath)
@@ -350,47 +292,29 @@ class FieldPathElement(betterproto2.Message):
     field_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     field_type: "__google__protobuf__.FieldDescriptorProtoType" = betterproto2.field(
-        3,
-        betterproto2.TYPE_ENUM,
-        default_factory=lambda: __google__protobuf__.FieldDescriptorProtoType(0),
+        3, betterproto2.TYPE_ENUM, default_factory=lambda: __google__protobuf__.FieldDescriptorProtoType(0)
     )
 
     key_type: "__google__protobuf__.FieldDescriptorProtoType" = betterproto2.field(
-        4,
-        betterproto2.TYPE_ENUM,
-        default_factory=lambda: __google__protobuf__.FieldDescriptorProtoType(0),
+        4, betterproto2.TYPE_ENUM, default_factory=lambda: __google__protobuf__.FieldDescriptorProtoType(0)
     )
 
     value_type: "__google__protobuf__.FieldDescriptorProtoType" = betterproto2.field(
-        5,
-        betterproto2.TYPE_ENUM,
-        default_factory=lambda: __google__protobuf__.FieldDescriptorProtoType(0),
+        5, betterproto2.TYPE_ENUM, default_factory=lambda: __google__protobuf__.FieldDescriptorProtoType(0)
     )
 
-    index: "int | None" = betterproto2.field(
-        6, betterproto2.TYPE_UINT64, optional=True, group="subscript"
-    )
+    index: "int | None" = betterproto2.field(6, betterproto2.TYPE_UINT64, optional=True, group="subscript")
 
-    bool_key: "bool | None" = betterproto2.field(
-        7, betterproto2.TYPE_BOOL, optional=True, group="subscript"
-    )
+    bool_key: "bool | None" = betterproto2.field(7, betterproto2.TYPE_BOOL, optional=True, group="subscript")
 
-    int_key: "int | None" = betterproto2.field(
-        8, betterproto2.TYPE_INT64, optional=True, group="subscript"
-    )
+    int_key: "int | None" = betterproto2.field(8, betterproto2.TYPE_INT64, optional=True, group="subscript")
 
-    uint_key: "int | None" = betterproto2.field(
-        9, betterproto2.TYPE_UINT64, optional=True, group="subscript"
-    )
+    uint_key: "int | None" = betterproto2.field(9, betterproto2.TYPE_UINT64, optional=True, group="subscript")
 
-    string_key: "str | None" = betterproto2.field(
-        10, betterproto2.TYPE_STRING, optional=True, group="subscript"
-    )
+    string_key: "str | None" = betterproto2.field(10, betterproto2.TYPE_STRING, optional=True, group="subscript")
 
 
-default_message_pool.register_message(
-    "buf.validate", "FieldPathElement", FieldPathElement
-)
+default_message_pool.register_message("buf.validate", "FieldPathElement", FieldPathElement)
 
 
 @dataclass(eq=False, repr=False)
@@ -402,105 +326,57 @@ class FieldRules(betterproto2.Message):
         - type:
     """
 
-    cel_expression: "list[str]" = betterproto2.field(
-        29, betterproto2.TYPE_STRING, repeated=True
-    )
+    cel_expression: "list[str]" = betterproto2.field(29, betterproto2.TYPE_STRING, repeated=True)
 
     cel: "list[Rule]" = betterproto2.field(23, betterproto2.TYPE_MESSAGE, repeated=True)
 
     required: "bool" = betterproto2.field(25, betterproto2.TYPE_BOOL)
 
-    ignore: "Ignore" = betterproto2.field(
-        27, betterproto2.TYPE_ENUM, default_factory=lambda: Ignore(0)
-    )
+    ignore: "Ignore" = betterproto2.field(27, betterproto2.TYPE_ENUM, default_factory=lambda: Ignore(0))
 
-    float: "FloatRules | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    float: "FloatRules | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    double: "DoubleRules | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    double: "DoubleRules | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    int32: "Int32Rules | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    int32: "Int32Rules | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    int64: "Int64Rules | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    int64: "Int64Rules | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    uint32: "UInt32Rules | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    uint32: "UInt32Rules | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    uint64: "UInt64Rules | None" = betterproto2.field(
-        6, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    uint64: "UInt64Rules | None" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    sint32: "SInt32Rules | None" = betterproto2.field(
-        7, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    sint32: "SInt32Rules | None" = betterproto2.field(7, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    sint64: "SInt64Rules | None" = betterproto2.field(
-        8, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    sint64: "SInt64Rules | None" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    fixed32: "Fixed32Rules | None" = betterproto2.field(
-        9, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    fixed32: "Fixed32Rules | None" = betterproto2.field(9, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    fixed64: "Fixed64Rules | None" = betterproto2.field(
-        10, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    fixed64: "Fixed64Rules | None" = betterproto2.field(10, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    sfixed32: "SFixed32Rules | None" = betterproto2.field(
-        11, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    sfixed32: "SFixed32Rules | None" = betterproto2.field(11, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    sfixed64: "SFixed64Rules | None" = betterproto2.field(
-        12, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    sfixed64: "SFixed64Rules | None" = betterproto2.field(12, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    bool: "BoolRules | None" = betterproto2.field(
-        13, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    bool: "BoolRules | None" = betterproto2.field(13, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    string: "StringRules | None" = betterproto2.field(
-        14, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    string: "StringRules | None" = betterproto2.field(14, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    bytes: "BytesRules | None" = betterproto2.field(
-        15, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    bytes: "BytesRules | None" = betterproto2.field(15, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    enum: "EnumRules | None" = betterproto2.field(
-        16, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    enum: "EnumRules | None" = betterproto2.field(16, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    repeated: "RepeatedRules | None" = betterproto2.field(
-        18, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    repeated: "RepeatedRules | None" = betterproto2.field(18, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    map: "MapRules | None" = betterproto2.field(
-        19, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    map: "MapRules | None" = betterproto2.field(19, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    any: "AnyRules | None" = betterproto2.field(
-        20, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    any: "AnyRules | None" = betterproto2.field(20, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    duration: "DurationRules | None" = betterproto2.field(
-        21, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    duration: "DurationRules | None" = betterproto2.field(21, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    field_mask: "FieldMaskRules | None" = betterproto2.field(
-        28, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    field_mask: "FieldMaskRules | None" = betterproto2.field(28, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
-    timestamp: "TimestampRules | None" = betterproto2.field(
-        22, betterproto2.TYPE_MESSAGE, optional=True, group="type"
-    )
+    timestamp: "TimestampRules | None" = betterproto2.field(22, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
 
 default_message_pool.register_message("buf.validate", "FieldRules", FieldRules)
@@ -518,31 +394,19 @@ class Fixed32Rules(betterproto2.Message):
 
     const: "int" = betterproto2.field(1, betterproto2.TYPE_FIXED32)
 
-    lt: "int | None" = betterproto2.field(
-        2, betterproto2.TYPE_FIXED32, optional=True, group="less_than"
-    )
+    lt: "int | None" = betterproto2.field(2, betterproto2.TYPE_FIXED32, optional=True, group="less_than")
 
-    lte: "int | None" = betterproto2.field(
-        3, betterproto2.TYPE_FIXED32, optional=True, group="less_than"
-    )
+    lte: "int | None" = betterproto2.field(3, betterproto2.TYPE_FIXED32, optional=True, group="less_than")
 
-    gt: "int | None" = betterproto2.field(
-        4, betterproto2.TYPE_FIXED32, optional=True, group="greater_than"
-    )
+    gt: "int | None" = betterproto2.field(4, betterproto2.TYPE_FIXED32, optional=True, group="greater_than")
 
-    gte: "int | None" = betterproto2.field(
-        5, betterproto2.TYPE_FIXED32, optional=True, group="greater_than"
-    )
+    gte: "int | None" = betterproto2.field(5, betterproto2.TYPE_FIXED32, optional=True, group="greater_than")
 
     in_: "list[int]" = betterproto2.field(6, betterproto2.TYPE_FIXED32, repeated=True)
 
-    not_in: "list[int]" = betterproto2.field(
-        7, betterproto2.TYPE_FIXED32, repeated=True
-    )
+    not_in: "list[int]" = betterproto2.field(7, betterproto2.TYPE_FIXED32, repeated=True)
 
-    example: "list[int]" = betterproto2.field(
-        8, betterproto2.TYPE_FIXED32, repeated=True
-    )
+    example: "list[int]" = betterproto2.field(8, betterproto2.TYPE_FIXED32, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "Fixed32Rules", Fixed32Rules)
@@ -560,31 +424,19 @@ class Fixed64Rules(betterproto2.Message):
 
     const: "int" = betterproto2.field(1, betterproto2.TYPE_FIXED64)
 
-    lt: "int | None" = betterproto2.field(
-        2, betterproto2.TYPE_FIXED64, optional=True, group="less_than"
-    )
+    lt: "int | None" = betterproto2.field(2, betterproto2.TYPE_FIXED64, optional=True, group="less_than")
 
-    lte: "int | None" = betterproto2.field(
-        3, betterproto2.TYPE_FIXED64, optional=True, group="less_than"
-    )
+    lte: "int | None" = betterproto2.field(3, betterproto2.TYPE_FIXED64, optional=True, group="less_than")
 
-    gt: "int | None" = betterproto2.field(
-        4, betterproto2.TYPE_FIXED64, optional=True, group="greater_than"
-    )
+    gt: "int | None" = betterproto2.field(4, betterproto2.TYPE_FIXED64, optional=True, group="greater_than")
 
-    gte: "int | None" = betterproto2.field(
-        5, betterproto2.TYPE_FIXED64, optional=True, group="greater_than"
-    )
+    gte: "int | None" = betterproto2.field(5, betterproto2.TYPE_FIXED64, optional=True, group="greater_than")
 
     in_: "list[int]" = betterproto2.field(6, betterproto2.TYPE_FIXED64, repeated=True)
 
-    not_in: "list[int]" = betterproto2.field(
-        7, betterproto2.TYPE_FIXED64, repeated=True
-    )
+    not_in: "list[int]" = betterproto2.field(7, betterproto2.TYPE_FIXED64, repeated=True)
 
-    example: "list[int]" = betterproto2.field(
-        8, betterproto2.TYPE_FIXED64, repeated=True
-    )
+    example: "list[int]" = betterproto2.field(8, betterproto2.TYPE_FIXED64, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "Fixed64Rules", Fixed64Rules)
@@ -602,33 +454,21 @@ class FloatRules(betterproto2.Message):
 
     const: "float" = betterproto2.field(1, betterproto2.TYPE_FLOAT)
 
-    lt: "float | None" = betterproto2.field(
-        2, betterproto2.TYPE_FLOAT, optional=True, group="less_than"
-    )
+    lt: "float | None" = betterproto2.field(2, betterproto2.TYPE_FLOAT, optional=True, group="less_than")
 
-    lte: "float | None" = betterproto2.field(
-        3, betterproto2.TYPE_FLOAT, optional=True, group="less_than"
-    )
+    lte: "float | None" = betterproto2.field(3, betterproto2.TYPE_FLOAT, optional=True, group="less_than")
 
-    gt: "float | None" = betterproto2.field(
-        4, betterproto2.TYPE_FLOAT, optional=True, group="greater_than"
-    )
+    gt: "float | None" = betterproto2.field(4, betterproto2.TYPE_FLOAT, optional=True, group="greater_than")
 
-    gte: "float | None" = betterproto2.field(
-        5, betterproto2.TYPE_FLOAT, optional=True, group="greater_than"
-    )
+    gte: "float | None" = betterproto2.field(5, betterproto2.TYPE_FLOAT, optional=True, group="greater_than")
 
     in_: "list[float]" = betterproto2.field(6, betterproto2.TYPE_FLOAT, repeated=True)
 
-    not_in: "list[float]" = betterproto2.field(
-        7, betterproto2.TYPE_FLOAT, repeated=True
-    )
+    not_in: "list[float]" = betterproto2.field(7, betterproto2.TYPE_FLOAT, repeated=True)
 
     finite: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
 
-    example: "list[float]" = betterproto2.field(
-        9, betterproto2.TYPE_FLOAT, repeated=True
-    )
+    example: "list[float]" = betterproto2.field(9, betterproto2.TYPE_FLOAT, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "FloatRules", FloatRules)
@@ -646,21 +486,13 @@ class Int32Rules(betterproto2.Message):
 
     const: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
-    lt: "int | None" = betterproto2.field(
-        2, betterproto2.TYPE_INT32, optional=True, group="less_than"
-    )
+    lt: "int | None" = betterproto2.field(2, betterproto2.TYPE_INT32, optional=True, group="less_than")
 
-    lte: "int | None" = betterproto2.field(
-        3, betterproto2.TYPE_INT32, optional=True, group="less_than"
-    )
+    lte: "int | None" = betterproto2.field(3, betterproto2.TYPE_INT32, optional=True, group="less_than")
 
-    gt: "int | None" = betterproto2.field(
-        4, betterproto2.TYPE_INT32, optional=True, group="greater_than"
-    )
+    gt: "int | None" = betterproto2.field(4, betterproto2.TYPE_INT32, optional=True, group="greater_than")
 
-    gte: "int | None" = betterproto2.field(
-        5, betterproto2.TYPE_INT32, optional=True, group="greater_than"
-    )
+    gte: "int | None" = betterproto2.field(5, betterproto2.TYPE_INT32, optional=True, group="greater_than")
 
     in_: "list[int]" = betterproto2.field(6, betterproto2.TYPE_INT32, repeated=True)
 
@@ -684,21 +516,13 @@ class Int64Rules(betterproto2.Message):
 
     const: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
-    lt: "int | None" = betterproto2.field(
-        2, betterproto2.TYPE_INT64, optional=True, group="less_than"
-    )
+    lt: "int | None" = betterproto2.field(2, betterproto2.TYPE_INT64, optional=True, group="less_than")
 
-    lte: "int | None" = betterproto2.field(
-        3, betterproto2.TYPE_INT64, optional=True, group="less_than"
-    )
+    lte: "int | None" = betterproto2.field(3, betterproto2.TYPE_INT64, optional=True, group="less_than")
 
-    gt: "int | None" = betterproto2.field(
-        4, betterproto2.TYPE_INT64, optional=True, group="greater_than"
-    )
+    gt: "int | None" = betterproto2.field(4, betterproto2.TYPE_INT64, optional=True, group="greater_than")
 
-    gte: "int | None" = betterproto2.field(
-        5, betterproto2.TYPE_INT64, optional=True, group="greater_than"
-    )
+    gte: "int | None" = betterproto2.field(5, betterproto2.TYPE_INT64, optional=True, group="greater_than")
 
     in_: "list[int]" = betterproto2.field(6, betterproto2.TYPE_INT64, repeated=True)
 
@@ -716,13 +540,9 @@ class MapRules(betterproto2.Message):
 
     max_pairs: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
 
-    keys: "FieldRules | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    keys: "FieldRules | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
 
-    values: "FieldRules | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    values: "FieldRules | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
 
 
 default_message_pool.register_message("buf.validate", "MapRules", MapRules)
@@ -735,22 +555,16 @@ class MessageOneofRule(betterproto2.Message):
     required: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
 
 
-default_message_pool.register_message(
-    "buf.validate", "MessageOneofRule", MessageOneofRule
-)
+default_message_pool.register_message("buf.validate", "MessageOneofRule", MessageOneofRule)
 
 
 @dataclass(eq=False, repr=False)
 class MessageRules(betterproto2.Message):
-    cel_expression: "list[str]" = betterproto2.field(
-        5, betterproto2.TYPE_STRING, repeated=True
-    )
+    cel_expression: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
 
     cel: "list[Rule]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
 
-    oneof: "list[MessageOneofRule]" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    oneof: "list[MessageOneofRule]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "MessageRules", MessageRules)
@@ -769,9 +583,7 @@ class PredefinedRules(betterproto2.Message):
     cel: "list[Rule]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
-default_message_pool.register_message(
-    "buf.validate", "PredefinedRules", PredefinedRules
-)
+default_message_pool.register_message("buf.validate", "PredefinedRules", PredefinedRules)
 
 
 @dataclass(eq=False, repr=False)
@@ -782,9 +594,7 @@ class RepeatedRules(betterproto2.Message):
 
     unique: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
 
-    items: "FieldRules | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    items: "FieldRules | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
 
 
 default_message_pool.register_message("buf.validate", "RepeatedRules", RepeatedRules)
@@ -814,31 +624,19 @@ class SFixed32Rules(betterproto2.Message):
 
     const: "int" = betterproto2.field(1, betterproto2.TYPE_SFIXED32)
 
-    lt: "int | None" = betterproto2.field(
-        2, betterproto2.TYPE_SFIXED32, optional=True, group="less_than"
-    )
+    lt: "int | None" = betterproto2.field(2, betterproto2.TYPE_SFIXED32, optional=True, group="less_than")
 
-    lte: "int | None" = betterproto2.field(
-        3, betterproto2.TYPE_SFIXED32, optional=True, group="less_than"
-    )
+    lte: "int | None" = betterproto2.field(3, betterproto2.TYPE_SFIXED32, optional=True, group="less_than")
 
-    gt: "int | None" = betterproto2.field(
-        4, betterproto2.TYPE_SFIXED32, optional=True, group="greater_than"
-    )
+    gt: "int | None" = betterproto2.field(4, betterproto2.TYPE_SFIXED32, optional=True, group="greater_than")
 
-    gte: "int | None" = betterproto2.field(
-        5, betterproto2.TYPE_SFIXED32, optional=True, group="greater_than"
-    )
+    gte: "int | None" = betterproto2.field(5, betterproto2.TYPE_SFIXED32, optional=True, group="greater_than")
 
     in_: "list[int]" = betterproto2.field(6, betterproto2.TYPE_SFIXED32, repeated=True)
 
-    not_in: "list[int]" = betterproto2.field(
-        7, betterproto2.TYPE_SFIXED32, repeated=True
-    )
+    not_in: "list[int]" = betterproto2.field(7, betterproto2.TYPE_SFIXED32, repeated=True)
 
-    example: "list[int]" = betterproto2.field(
-        8, betterproto2.TYPE_SFIXED32, repeated=True
-    )
+    example: "list[int]" = betterproto2.field(8, betterproto2.TYPE_SFIXED32, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "SFixed32Rules", SFixed32Rules)
@@ -856,31 +654,19 @@ class SFixed64Rules(betterproto2.Message):
 
     const: "int" = betterproto2.field(1, betterproto2.TYPE_SFIXED64)
 
-    lt: "int | None" = betterproto2.field(
-        2, betterproto2.TYPE_SFIXED64, optional=True, group="less_than"
-    )
+    lt: "int | None" = betterproto2.field(2, betterproto2.TYPE_SFIXED64, optional=True, group="less_than")
 
-    lte: "int | None" = betterproto2.field(
-        3, betterproto2.TYPE_SFIXED64, optional=True, group="less_than"
-    )
+    lte: "int | None" = betterproto2.field(3, betterproto2.TYPE_SFIXED64, optional=True, group="less_than")
 
-    gt: "int | None" = betterproto2.field(
-        4, betterproto2.TYPE_SFIXED64, optional=True, group="greater_than"
-    )
+    gt: "int | None" = betterproto2.field(4, betterproto2.TYPE_SFIXED64, optional=True, group="greater_than")
 
-    gte: "int | None" = betterproto2.field(
-        5, betterproto2.TYPE_SFIXED64, optional=True, group="greater_than"
-    )
+    gte: "int | None" = betterproto2.field(5, betterproto2.TYPE_SFIXED64, optional=True, group="greater_than")
 
     in_: "list[int]" = betterproto2.field(6, betterproto2.TYPE_SFIXED64, repeated=True)
 
-    not_in: "list[int]" = betterproto2.field(
-        7, betterproto2.TYPE_SFIXED64, repeated=True
-    )
+    not_in: "list[int]" = betterproto2.field(7, betterproto2.TYPE_SFIXED64, repeated=True)
 
-    example: "list[int]" = betterproto2.field(
-        8, betterproto2.TYPE_SFIXED64, repeated=True
-    )
+    example: "list[int]" = betterproto2.field(8, betterproto2.TYPE_SFIXED64, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "SFixed64Rules", SFixed64Rules)
@@ -898,29 +684,19 @@ class SInt32Rules(betterproto2.Message):
 
     const: "int" = betterproto2.field(1, betterproto2.TYPE_SINT32)
 
-    lt: "int | None" = betterproto2.field(
-        2, betterproto2.TYPE_SINT32, optional=True, group="less_than"
-    )
+    lt: "int | None" = betterproto2.field(2, betterproto2.TYPE_SINT32, optional=True, group="less_than")
 
-    lte: "int | None" = betterproto2.field(
-        3, betterproto2.TYPE_SINT32, optional=True, group="less_than"
-    )
+    lte: "int | None" = betterproto2.field(3, betterproto2.TYPE_SINT32, optional=True, group="less_than")
 
-    gt: "int | None" = betterproto2.field(
-        4, betterproto2.TYPE_SINT32, optional=True, group="greater_than"
-    )
+    gt: "int | None" = betterproto2.field(4, betterproto2.TYPE_SINT32, optional=True, group="greater_than")
 
-    gte: "int | None" = betterproto2.field(
-        5, betterproto2.TYPE_SINT32, optional=True, group="greater_than"
-    )
+    gte: "int | None" = betterproto2.field(5, betterproto2.TYPE_SINT32, optional=True, group="greater_than")
 
     in_: "list[int]" = betterproto2.field(6, betterproto2.TYPE_SINT32, repeated=True)
 
     not_in: "list[int]" = betterproto2.field(7, betterproto2.TYPE_SINT32, repeated=True)
 
-    example: "list[int]" = betterproto2.field(
-        8, betterproto2.TYPE_SINT32, repeated=True
-    )
+    example: "list[int]" = betterproto2.field(8, betterproto2.TYPE_SINT32, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "SInt32Rules", SInt32Rules)
@@ -938,29 +714,19 @@ class SInt64Rules(betterproto2.Message):
 
     const: "int" = betterproto2.field(1, betterproto2.TYPE_SINT64)
 
-    lt: "int | None" = betterproto2.field(
-        2, betterproto2.TYPE_SINT64, optional=True, group="less_than"
-    )
+    lt: "int | None" = betterproto2.field(2, betterproto2.TYPE_SINT64, optional=True, group="less_than")
 
-    lte: "int | None" = betterproto2.field(
-        3, betterproto2.TYPE_SINT64, optional=True, group="less_than"
-    )
+    lte: "int | None" = betterproto2.field(3, betterproto2.TYPE_SINT64, optional=True, group="less_than")
 
-    gt: "int | None" = betterproto2.field(
-        4, betterproto2.TYPE_SINT64, optional=True, group="greater_than"
-    )
+    gt: "int | None" = betterproto2.field(4, betterproto2.TYPE_SINT64, optional=True, group="greater_than")
 
-    gte: "int | None" = betterproto2.field(
-        5, betterproto2.TYPE_SINT64, optional=True, group="greater_than"
-    )
+    gte: "int | None" = betterproto2.field(5, betterproto2.TYPE_SINT64, optional=True, group="greater_than")
 
     in_: "list[int]" = betterproto2.field(6, betterproto2.TYPE_SINT64, repeated=True)
 
     not_in: "list[int]" = betterproto2.field(7, betterproto2.TYPE_SINT64, repeated=True)
 
-    example: "list[int]" = betterproto2.field(
-        8, betterproto2.TYPE_SINT64, repeated=True
-    )
+    example: "list[int]" = betterproto2.field(8, betterproto2.TYPE_SINT64, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "SInt64Rules", SInt64Rules)
@@ -1001,53 +767,29 @@ class StringRules(betterproto2.Message):
 
     in_: "list[str]" = betterproto2.field(10, betterproto2.TYPE_STRING, repeated=True)
 
-    not_in: "list[str]" = betterproto2.field(
-        11, betterproto2.TYPE_STRING, repeated=True
-    )
+    not_in: "list[str]" = betterproto2.field(11, betterproto2.TYPE_STRING, repeated=True)
 
-    email: "bool | None" = betterproto2.field(
-        12, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    email: "bool | None" = betterproto2.field(12, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    hostname: "bool | None" = betterproto2.field(
-        13, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    hostname: "bool | None" = betterproto2.field(13, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    ip: "bool | None" = betterproto2.field(
-        14, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    ip: "bool | None" = betterproto2.field(14, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    ipv4: "bool | None" = betterproto2.field(
-        15, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    ipv4: "bool | None" = betterproto2.field(15, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    ipv6: "bool | None" = betterproto2.field(
-        16, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    ipv6: "bool | None" = betterproto2.field(16, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    uri: "bool | None" = betterproto2.field(
-        17, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    uri: "bool | None" = betterproto2.field(17, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    uri_ref: "bool | None" = betterproto2.field(
-        18, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    uri_ref: "bool | None" = betterproto2.field(18, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    address: "bool | None" = betterproto2.field(
-        21, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    address: "bool | None" = betterproto2.field(21, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    uuid: "bool | None" = betterproto2.field(
-        22, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    uuid: "bool | None" = betterproto2.field(22, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    tuuid: "bool | None" = betterproto2.field(
-        33, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    tuuid: "bool | None" = betterproto2.field(33, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    ip_with_prefixlen: "bool | None" = betterproto2.field(
-        26, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    ip_with_prefixlen: "bool | None" = betterproto2.field(26, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
     ipv4_with_prefixlen: "bool | None" = betterproto2.field(
         27, betterproto2.TYPE_BOOL, optional=True, group="well_known"
@@ -1057,33 +799,19 @@ class StringRules(betterproto2.Message):
         28, betterproto2.TYPE_BOOL, optional=True, group="well_known"
     )
 
-    ip_prefix: "bool | None" = betterproto2.field(
-        29, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    ip_prefix: "bool | None" = betterproto2.field(29, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    ipv4_prefix: "bool | None" = betterproto2.field(
-        30, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    ipv4_prefix: "bool | None" = betterproto2.field(30, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    ipv6_prefix: "bool | None" = betterproto2.field(
-        31, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    ipv6_prefix: "bool | None" = betterproto2.field(31, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    host_and_port: "bool | None" = betterproto2.field(
-        32, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    host_and_port: "bool | None" = betterproto2.field(32, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    ulid: "bool | None" = betterproto2.field(
-        35, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    ulid: "bool | None" = betterproto2.field(35, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    protobuf_fqn: "bool | None" = betterproto2.field(
-        37, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    protobuf_fqn: "bool | None" = betterproto2.field(37, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
-    protobuf_dot_fqn: "bool | None" = betterproto2.field(
-        38, betterproto2.TYPE_BOOL, optional=True, group="well_known"
-    )
+    protobuf_dot_fqn: "bool | None" = betterproto2.field(38, betterproto2.TYPE_BOOL, optional=True, group="well_known")
 
     well_known_regex: "KnownRegex | None" = betterproto2.field(
         24, betterproto2.TYPE_ENUM, optional=True, group="well_known"
@@ -1091,9 +819,7 @@ class StringRules(betterproto2.Message):
 
     strict: "bool" = betterproto2.field(25, betterproto2.TYPE_BOOL)
 
-    example: "list[str]" = betterproto2.field(
-        34, betterproto2.TYPE_STRING, repeated=True
-    )
+    example: "list[str]" = betterproto2.field(34, betterproto2.TYPE_STRING, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "StringRules", StringRules)
@@ -1110,64 +836,35 @@ class TimestampRules(betterproto2.Message):
     """
 
     const: "datetime.datetime | None" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Timestamp,
-        optional=True,
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
 
     lt: "datetime.datetime | None" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Timestamp,
-        optional=True,
-        group="less_than",
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True, group="less_than"
     )
 
     lte: "datetime.datetime | None" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Timestamp,
-        optional=True,
-        group="less_than",
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True, group="less_than"
     )
 
-    lt_now: "bool | None" = betterproto2.field(
-        7, betterproto2.TYPE_BOOL, optional=True, group="less_than"
-    )
+    lt_now: "bool | None" = betterproto2.field(7, betterproto2.TYPE_BOOL, optional=True, group="less_than")
 
     gt: "datetime.datetime | None" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Timestamp,
-        optional=True,
-        group="greater_than",
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True, group="greater_than"
     )
 
     gte: "datetime.datetime | None" = betterproto2.field(
-        6,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Timestamp,
-        optional=True,
-        group="greater_than",
+        6, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True, group="greater_than"
     )
 
-    gt_now: "bool | None" = betterproto2.field(
-        8, betterproto2.TYPE_BOOL, optional=True, group="greater_than"
-    )
+    gt_now: "bool | None" = betterproto2.field(8, betterproto2.TYPE_BOOL, optional=True, group="greater_than")
 
     within: "datetime.timedelta | None" = betterproto2.field(
-        9,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Duration,
-        optional=True,
+        9, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, optional=True
     )
 
     example: "list[datetime.datetime]" = betterproto2.field(
-        10,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Timestamp,
-        repeated=True,
+        10, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, repeated=True
     )
 
 
@@ -1186,29 +883,19 @@ class UInt32Rules(betterproto2.Message):
 
     const: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
 
-    lt: "int | None" = betterproto2.field(
-        2, betterproto2.TYPE_UINT32, optional=True, group="less_than"
-    )
+    lt: "int | None" = betterproto2.field(2, betterproto2.TYPE_UINT32, optional=True, group="less_than")
 
-    lte: "int | None" = betterproto2.field(
-        3, betterproto2.TYPE_UINT32, optional=True, group="less_than"
-    )
+    lte: "int | None" = betterproto2.field(3, betterproto2.TYPE_UINT32, optional=True, group="less_than")
 
-    gt: "int | None" = betterproto2.field(
-        4, betterproto2.TYPE_UINT32, optional=True, group="greater_than"
-    )
+    gt: "int | None" = betterproto2.field(4, betterproto2.TYPE_UINT32, optional=True, group="greater_than")
 
-    gte: "int | None" = betterproto2.field(
-        5, betterproto2.TYPE_UINT32, optional=True, group="greater_than"
-    )
+    gte: "int | None" = betterproto2.field(5, betterproto2.TYPE_UINT32, optional=True, group="greater_than")
 
     in_: "list[int]" = betterproto2.field(6, betterproto2.TYPE_UINT32, repeated=True)
 
     not_in: "list[int]" = betterproto2.field(7, betterproto2.TYPE_UINT32, repeated=True)
 
-    example: "list[int]" = betterproto2.field(
-        8, betterproto2.TYPE_UINT32, repeated=True
-    )
+    example: "list[int]" = betterproto2.field(8, betterproto2.TYPE_UINT32, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "UInt32Rules", UInt32Rules)
@@ -1226,29 +913,19 @@ class UInt64Rules(betterproto2.Message):
 
     const: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
-    lt: "int | None" = betterproto2.field(
-        2, betterproto2.TYPE_UINT64, optional=True, group="less_than"
-    )
+    lt: "int | None" = betterproto2.field(2, betterproto2.TYPE_UINT64, optional=True, group="less_than")
 
-    lte: "int | None" = betterproto2.field(
-        3, betterproto2.TYPE_UINT64, optional=True, group="less_than"
-    )
+    lte: "int | None" = betterproto2.field(3, betterproto2.TYPE_UINT64, optional=True, group="less_than")
 
-    gt: "int | None" = betterproto2.field(
-        4, betterproto2.TYPE_UINT64, optional=True, group="greater_than"
-    )
+    gt: "int | None" = betterproto2.field(4, betterproto2.TYPE_UINT64, optional=True, group="greater_than")
 
-    gte: "int | None" = betterproto2.field(
-        5, betterproto2.TYPE_UINT64, optional=True, group="greater_than"
-    )
+    gte: "int | None" = betterproto2.field(5, betterproto2.TYPE_UINT64, optional=True, group="greater_than")
 
     in_: "list[int]" = betterproto2.field(6, betterproto2.TYPE_UINT64, repeated=True)
 
     not_in: "list[int]" = betterproto2.field(7, betterproto2.TYPE_UINT64, repeated=True)
 
-    example: "list[int]" = betterproto2.field(
-        8, betterproto2.TYPE_UINT64, repeated=True
-    )
+    example: "list[int]" = betterproto2.field(8, betterproto2.TYPE_UINT64, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "UInt64Rules", UInt64Rules)
@@ -1256,13 +933,9 @@ default_message_pool.register_message("buf.validate", "UInt64Rules", UInt64Rules
 
 @dataclass(eq=False, repr=False)
 class Violation(betterproto2.Message):
-    field: "FieldPath | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    field: "FieldPath | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
 
-    rule: "FieldPath | None" = betterproto2.field(
-        6, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    rule: "FieldPath | None" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, optional=True)
 
     rule_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
@@ -1276,9 +949,7 @@ default_message_pool.register_message("buf.validate", "Violation", Violation)
 
 @dataclass(eq=False, repr=False)
 class Violations(betterproto2.Message):
-    violations: "list[Violation]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    violations: "list[Violation]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
 default_message_pool.register_message("buf.validate", "Violations", Violations)

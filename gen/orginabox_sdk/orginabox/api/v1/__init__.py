@@ -182,9 +182,7 @@ class AbortTurnRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "AbortTurnRequest", AbortTurnRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "AbortTurnRequest", AbortTurnRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -193,17 +191,13 @@ class AbortTurnResponse(betterproto2.Message):
     The turn after the call.
     """
 
-    turn: "Turn | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    turn: "Turn | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The turn. It still runs when the agent has yet to stop.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "AbortTurnResponse", AbortTurnResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "AbortTurnResponse", AbortTurnResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -215,9 +209,7 @@ class ApplyRuntimeRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ApplyRuntimeRequest", ApplyRuntimeRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "ApplyRuntimeRequest", ApplyRuntimeRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -226,9 +218,7 @@ class ApplyRuntimeResponse(betterproto2.Message):
     The status after the call.
     """
 
-    status: "__runtime__v1__.RuntimeStatus | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    status: "__runtime__v1__.RuntimeStatus | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The status.
     """
@@ -239,9 +229,7 @@ class ApplyRuntimeResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ApplyRuntimeResponse", ApplyRuntimeResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "ApplyRuntimeResponse", ApplyRuntimeResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -250,9 +238,7 @@ class CreateProviderRequest(betterproto2.Message):
     A provider to add.
     """
 
-    provider: "__runtime__v1__.Provider | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    provider: "__runtime__v1__.Provider | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The provider. Its output fields are ignored.
     """
@@ -268,9 +254,7 @@ class CreateProviderRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "CreateProviderRequest", CreateProviderRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "CreateProviderRequest", CreateProviderRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -279,17 +263,13 @@ class CreateProviderResponse(betterproto2.Message):
     The provider that was added.
     """
 
-    provider: "__runtime__v1__.Provider | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    provider: "__runtime__v1__.Provider | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The provider.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "CreateProviderResponse", CreateProviderResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "CreateProviderResponse", CreateProviderResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -303,9 +283,7 @@ class CreateSessionRequest(betterproto2.Message):
     What to call it. Empty means that the first prompt names it.
     """
 
-    model: "__runtime__v1__.Model | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    model: "__runtime__v1__.Model | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The model that its turns run on. Unset means the default of the applied runtime.
     """
@@ -316,9 +294,7 @@ class CreateSessionRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "CreateSessionRequest", CreateSessionRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "CreateSessionRequest", CreateSessionRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -332,17 +308,13 @@ class CreateSessionResponse(betterproto2.Message):
     The id of the session, for clients that need no more.
     """
 
-    session: "Session | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    session: "Session | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The session.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "CreateSessionResponse", CreateSessionResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "CreateSessionResponse", CreateSessionResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -357,9 +329,7 @@ class DeleteProviderRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "DeleteProviderRequest", DeleteProviderRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "DeleteProviderRequest", DeleteProviderRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -371,9 +341,7 @@ class DeleteProviderResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "DeleteProviderResponse", DeleteProviderResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "DeleteProviderResponse", DeleteProviderResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -388,9 +356,7 @@ class DeleteSessionRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "DeleteSessionRequest", DeleteSessionRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "DeleteSessionRequest", DeleteSessionRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -402,9 +368,7 @@ class DeleteSessionResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "DeleteSessionResponse", DeleteSessionResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "DeleteSessionResponse", DeleteSessionResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -416,9 +380,7 @@ class GetHealthRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "GetHealthRequest", GetHealthRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "GetHealthRequest", GetHealthRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -433,19 +395,14 @@ class GetHealthResponse(betterproto2.Message):
     """
 
     ts: "datetime.datetime | None" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     The time by the clock of the box.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "GetHealthResponse", GetHealthResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "GetHealthResponse", GetHealthResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -457,9 +414,7 @@ class GetRuntimeStatusRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "GetRuntimeStatusRequest", GetRuntimeStatusRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "GetRuntimeStatusRequest", GetRuntimeStatusRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -468,17 +423,13 @@ class GetRuntimeStatusResponse(betterproto2.Message):
     The status.
     """
 
-    status: "__runtime__v1__.RuntimeStatus | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    status: "__runtime__v1__.RuntimeStatus | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The status.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "GetRuntimeStatusResponse", GetRuntimeStatusResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "GetRuntimeStatusResponse", GetRuntimeStatusResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -493,9 +444,7 @@ class GetSessionRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "GetSessionRequest", GetSessionRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "GetSessionRequest", GetSessionRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -504,17 +453,13 @@ class GetSessionResponse(betterproto2.Message):
     One session.
     """
 
-    session: "Session | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    session: "Session | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The session.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "GetSessionResponse", GetSessionResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "GetSessionResponse", GetSessionResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -529,9 +474,7 @@ class GetTurnRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "GetTurnRequest", GetTurnRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "GetTurnRequest", GetTurnRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -540,17 +483,13 @@ class GetTurnResponse(betterproto2.Message):
     One turn.
     """
 
-    turn: "Turn | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    turn: "Turn | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The turn.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "GetTurnResponse", GetTurnResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "GetTurnResponse", GetTurnResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -570,20 +509,14 @@ class ListAuditRecordsRequest(betterproto2.Message):
     """
 
     since: "datetime.datetime | None" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     Only from this time on. Unset means from the first.
     """
 
     until: "datetime.datetime | None" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     Only before this time. Unset means to the last.
@@ -600,9 +533,7 @@ class ListAuditRecordsRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ListAuditRecordsRequest", ListAuditRecordsRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "ListAuditRecordsRequest", ListAuditRecordsRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -611,9 +542,7 @@ class ListAuditRecordsResponse(betterproto2.Message):
     A page of records.
     """
 
-    records: "list[__audit__v1__.Record]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    records: "list[__audit__v1__.Record]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The records, newest first.
     """
@@ -624,9 +553,7 @@ class ListAuditRecordsResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ListAuditRecordsResponse", ListAuditRecordsResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "ListAuditRecordsResponse", ListAuditRecordsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -651,9 +578,7 @@ class ListMessagesRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ListMessagesRequest", ListMessagesRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "ListMessagesRequest", ListMessagesRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -662,9 +587,7 @@ class ListMessagesResponse(betterproto2.Message):
     A page of messages.
     """
 
-    messages: "list[Message]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    messages: "list[Message]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The messages, oldest first.
     """
@@ -675,9 +598,7 @@ class ListMessagesResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ListMessagesResponse", ListMessagesResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "ListMessagesResponse", ListMessagesResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -697,9 +618,7 @@ class ListProvidersRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ListProvidersRequest", ListProvidersRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "ListProvidersRequest", ListProvidersRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -708,9 +627,7 @@ class ListProvidersResponse(betterproto2.Message):
     A page of providers.
     """
 
-    providers: "list[__runtime__v1__.Provider]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    providers: "list[__runtime__v1__.Provider]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The providers, by name.
     """
@@ -721,9 +638,7 @@ class ListProvidersResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ListProvidersResponse", ListProvidersResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "ListProvidersResponse", ListProvidersResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -743,9 +658,7 @@ class ListSessionsRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ListSessionsRequest", ListSessionsRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "ListSessionsRequest", ListSessionsRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -754,9 +667,7 @@ class ListSessionsResponse(betterproto2.Message):
     A page of sessions.
     """
 
-    sessions: "list[Session]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    sessions: "list[Session]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The sessions, the one last used first.
     """
@@ -767,9 +678,7 @@ class ListSessionsResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ListSessionsResponse", ListSessionsResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "ListSessionsResponse", ListSessionsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -794,9 +703,7 @@ class ListTurnsRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ListTurnsRequest", ListTurnsRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "ListTurnsRequest", ListTurnsRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -805,9 +712,7 @@ class ListTurnsResponse(betterproto2.Message):
     A page of turns.
     """
 
-    turns: "list[Turn]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    turns: "list[Turn]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The turns, newest first.
     """
@@ -818,9 +723,7 @@ class ListTurnsResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ListTurnsResponse", ListTurnsResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "ListTurnsResponse", ListTurnsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -839,25 +742,18 @@ class Message(betterproto2.Message):
     The turn that it belongs to.
     """
 
-    role: "Role" = betterproto2.field(
-        3, betterproto2.TYPE_ENUM, default_factory=lambda: Role(0)
-    )
+    role: "Role" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: Role(0))
     """
     Who said it.
     """
 
-    parts: "list[MessagePart]" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    parts: "list[MessagePart]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     What it is made of, in order.
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When it was said.
@@ -876,16 +772,12 @@ class MessagePart(betterproto2.Message):
         - part: The part.
     """
 
-    text: "str | None" = betterproto2.field(
-        1, betterproto2.TYPE_STRING, optional=True, group="part"
-    )
+    text: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True, group="part")
     """
     Text.
     """
 
-    tool_call: "ToolCall | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True, group="part"
-    )
+    tool_call: "ToolCall | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="part")
     """
     A tool call.
     """
@@ -910,9 +802,7 @@ class PromptRequest(betterproto2.Message):
     What to say. At most 100,000 characters.
     """
 
-    model: "__runtime__v1__.Model | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    model: "__runtime__v1__.Model | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The model that this turn runs on. Unset means the session's.
     """
@@ -923,9 +813,7 @@ class PromptRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "PromptRequest", PromptRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "PromptRequest", PromptRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -944,17 +832,13 @@ class PromptResponse(betterproto2.Message):
     How many turns of the session come before it. 0 means that it is the next, or runs.
     """
 
-    turn: "Turn | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    turn: "Turn | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The turn.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "PromptResponse", PromptResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "PromptResponse", PromptResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -974,9 +858,7 @@ class ReplyPermissionRequest(betterproto2.Message):
     """
 
     reply: "__turn__v1__.PermissionReply" = betterproto2.field(
-        3,
-        betterproto2.TYPE_ENUM,
-        default_factory=lambda: __turn__v1__.PermissionReply(0),
+        3, betterproto2.TYPE_ENUM, default_factory=lambda: __turn__v1__.PermissionReply(0)
     )
     """
     The answer.
@@ -988,9 +870,7 @@ class ReplyPermissionRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ReplyPermissionRequest", ReplyPermissionRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "ReplyPermissionRequest", ReplyPermissionRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -1002,9 +882,7 @@ class ReplyPermissionResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "ReplyPermissionResponse", ReplyPermissionResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "ReplyPermissionResponse", ReplyPermissionResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -1023,28 +901,20 @@ class Session(betterproto2.Message):
     What it is called. Empty until it is given one; the first prompt gives it one.
     """
 
-    model: "__runtime__v1__.Model | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    model: "__runtime__v1__.Model | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The model that its turns run on. Unset means the default of the applied runtime.
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When it was made.
     """
 
     update_time: "datetime.datetime | None" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When something was last said in it.
@@ -1077,9 +947,7 @@ class StreamTurnEventsRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "StreamTurnEventsRequest", StreamTurnEventsRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "StreamTurnEventsRequest", StreamTurnEventsRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -1103,9 +971,7 @@ class ToolCall(betterproto2.Message):
     What the call did, in a few words.
     """
 
-    input: "___google__protobuf__.Struct | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    input: "___google__protobuf__.Struct | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
     """
     Its arguments.
     """
@@ -1147,9 +1013,7 @@ class Turn(betterproto2.Message):
     The session that it belongs to.
     """
 
-    state: "TurnState" = betterproto2.field(
-        3, betterproto2.TYPE_ENUM, default_factory=lambda: TurnState(0)
-    )
+    state: "TurnState" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: TurnState(0))
     """
     Where it stands.
     """
@@ -1159,9 +1023,7 @@ class Turn(betterproto2.Message):
     What the user said.
     """
 
-    model: "__runtime__v1__.Model | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    model: "__runtime__v1__.Model | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The model that was asked for. Unset means the default of the applied runtime.
     """
@@ -1184,30 +1046,21 @@ class Turn(betterproto2.Message):
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
-        9,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        9, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When the prompt was taken.
     """
 
     start_time: "datetime.datetime | None" = betterproto2.field(
-        10,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        10, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When it began to run. Unset while it waits.
     """
 
     end_time: "datetime.datetime | None" = betterproto2.field(
-        11,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        11, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When it ended. Unset until then.
@@ -1223,9 +1076,7 @@ class UpdateProviderRequest(betterproto2.Message):
     A change to a provider.
     """
 
-    provider: "__runtime__v1__.Provider | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    provider: "__runtime__v1__.Provider | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The provider with its new values; `provider_id` names it.
     """
@@ -1243,9 +1094,7 @@ class UpdateProviderRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "UpdateProviderRequest", UpdateProviderRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "UpdateProviderRequest", UpdateProviderRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -1254,17 +1103,13 @@ class UpdateProviderResponse(betterproto2.Message):
     The provider after the call.
     """
 
-    provider: "__runtime__v1__.Provider | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    provider: "__runtime__v1__.Provider | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The provider.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "UpdateProviderResponse", UpdateProviderResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "UpdateProviderResponse", UpdateProviderResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -1284,9 +1129,7 @@ class UpdateSessionRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "UpdateSessionRequest", UpdateSessionRequest
-)
+default_message_pool.register_message("orginabox.api.v1", "UpdateSessionRequest", UpdateSessionRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -1295,17 +1138,13 @@ class UpdateSessionResponse(betterproto2.Message):
     The session after the call.
     """
 
-    session: "Session | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    session: "Session | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The session.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.api.v1", "UpdateSessionResponse", UpdateSessionResponse
-)
+default_message_pool.register_message("orginabox.api.v1", "UpdateSessionResponse", UpdateSessionResponse)
 
 
 class AuditServiceStub(betterproto2_grpclib.ServiceStub):

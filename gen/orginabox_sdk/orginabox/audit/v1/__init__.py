@@ -35,17 +35,13 @@ class AppendRecordsRequest(betterproto2.Message):
     Records to append. Each carries its own id, which is the `request_id` of this call.
     """
 
-    records: "list[Record]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    records: "list[Record]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The records. `sequence` is ignored: the log gives it.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.audit.v1", "AppendRecordsRequest", AppendRecordsRequest
-)
+default_message_pool.register_message("orginabox.audit.v1", "AppendRecordsRequest", AppendRecordsRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -60,9 +56,7 @@ class AppendRecordsResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.audit.v1", "AppendRecordsResponse", AppendRecordsResponse
-)
+default_message_pool.register_message("orginabox.audit.v1", "AppendRecordsResponse", AppendRecordsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -87,20 +81,14 @@ class ListRecordsRequest(betterproto2.Message):
     """
 
     since: "datetime.datetime | None" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     Only from this time on. Unset means from the first.
     """
 
     until: "datetime.datetime | None" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     Only before this time. Unset means to the last.
@@ -117,9 +105,7 @@ class ListRecordsRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.audit.v1", "ListRecordsRequest", ListRecordsRequest
-)
+default_message_pool.register_message("orginabox.audit.v1", "ListRecordsRequest", ListRecordsRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -128,9 +114,7 @@ class ListRecordsResponse(betterproto2.Message):
     A page of records.
     """
 
-    records: "list[Record]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    records: "list[Record]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The records, newest first.
     """
@@ -141,9 +125,7 @@ class ListRecordsResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.audit.v1", "ListRecordsResponse", ListRecordsResponse
-)
+default_message_pool.register_message("orginabox.audit.v1", "ListRecordsResponse", ListRecordsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -208,27 +190,19 @@ class Record(betterproto2.Message):
     """
 
     duration: "datetime.timedelta | None" = betterproto2.field(
-        12,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Duration,
-        optional=True,
+        12, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Duration, optional=True
     )
     """
     How long it took. Unset when it was not measured.
     """
 
-    payload: "___google__protobuf__.Struct | None" = betterproto2.field(
-        13, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    payload: "___google__protobuf__.Struct | None" = betterproto2.field(13, betterproto2.TYPE_MESSAGE, optional=True)
     """
     What else is known, without secrets.
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
-        14,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        14, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When it was done.

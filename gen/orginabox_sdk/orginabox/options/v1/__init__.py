@@ -68,9 +68,7 @@ class MethodPolicy(betterproto2.Message):
     The policy of one method. Every method carries one: a server with a method that has none does not start.
     """
 
-    access: "Access" = betterproto2.field(
-        1, betterproto2.TYPE_ENUM, default_factory=lambda: Access(0)
-    )
+    access: "Access" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: Access(0))
     """
     Who may call the method at all.
     """
@@ -86,14 +84,10 @@ class MethodPolicy(betterproto2.Message):
     nothing and is not recorded.
     """
 
-    callers: "list[str]" = betterproto2.field(
-        4, betterproto2.TYPE_STRING, repeated=True
-    )
+    callers: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
     """
     For internal methods: the names of the services that may call, such as `worker`. Empty for all others.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.options.v1", "MethodPolicy", MethodPolicy
-)
+default_message_pool.register_message("orginabox.options.v1", "MethodPolicy", MethodPolicy)

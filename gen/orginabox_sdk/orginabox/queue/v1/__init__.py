@@ -137,9 +137,7 @@ class CancelJobRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "CancelJobRequest", CancelJobRequest
-)
+default_message_pool.register_message("orginabox.queue.v1", "CancelJobRequest", CancelJobRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -154,9 +152,7 @@ class CancelJobResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "CancelJobResponse", CancelJobResponse
-)
+default_message_pool.register_message("orginabox.queue.v1", "CancelJobResponse", CancelJobResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -216,10 +212,7 @@ class EnqueueJobRequest(betterproto2.Message):
     """
 
     run_time: "datetime.datetime | None" = betterproto2.field(
-        8,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        8, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     The job does not start before this time. Unset means now.
@@ -231,9 +224,7 @@ class EnqueueJobRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "EnqueueJobRequest", EnqueueJobRequest
-)
+default_message_pool.register_message("orginabox.queue.v1", "EnqueueJobRequest", EnqueueJobRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -253,9 +244,7 @@ class EnqueueJobResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "EnqueueJobResponse", EnqueueJobResponse
-)
+default_message_pool.register_message("orginabox.queue.v1", "EnqueueJobResponse", EnqueueJobResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -275,9 +264,7 @@ class GetJobRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "GetJobRequest", GetJobRequest
-)
+default_message_pool.register_message("orginabox.queue.v1", "GetJobRequest", GetJobRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -292,9 +279,7 @@ class GetJobResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "GetJobResponse", GetJobResponse
-)
+default_message_pool.register_message("orginabox.queue.v1", "GetJobResponse", GetJobResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -324,9 +309,7 @@ class Job(betterproto2.Message):
     job waits for no other.
     """
 
-    state: "JobState" = betterproto2.field(
-        5, betterproto2.TYPE_ENUM, default_factory=lambda: JobState(0)
-    )
+    state: "JobState" = betterproto2.field(5, betterproto2.TYPE_ENUM, default_factory=lambda: JobState(0))
     """
     Where the job stands.
     """
@@ -357,30 +340,21 @@ class Job(betterproto2.Message):
     """
 
     run_time: "datetime.datetime | None" = betterproto2.field(
-        11,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        11, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     The job does not start before this time.
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
-        12,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        12, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When it was enqueued.
     """
 
     end_time: "datetime.datetime | None" = betterproto2.field(
-        13,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        13, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When it was completed, died or was cancelled. Unset while it lives.
@@ -417,9 +391,7 @@ class JobCompletion(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "JobCompletion", JobCompletion
-)
+default_message_pool.register_message("orginabox.queue.v1", "JobCompletion", JobCompletion)
 
 
 @dataclass(eq=False, repr=False)
@@ -449,10 +421,7 @@ class JobFailure(betterproto2.Message):
     """
 
     retry_delay: "datetime.timedelta | None" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Duration,
-        optional=True,
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Duration, optional=True
     )
     """
     How long to wait before the next attempt. Unset means exponential back-off with jitter from 1 second.
@@ -538,9 +507,7 @@ class ListJobsRequest(betterproto2.Message):
     The tenant of the jobs.
     """
 
-    state: "JobState" = betterproto2.field(
-        2, betterproto2.TYPE_ENUM, default_factory=lambda: JobState(0)
-    )
+    state: "JobState" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: JobState(0))
     """
     Only jobs in this state. Unspecified means all.
     """
@@ -566,9 +533,7 @@ class ListJobsRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "ListJobsRequest", ListJobsRequest
-)
+default_message_pool.register_message("orginabox.queue.v1", "ListJobsRequest", ListJobsRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -588,9 +553,7 @@ class ListJobsResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "ListJobsResponse", ListJobsResponse
-)
+default_message_pool.register_message("orginabox.queue.v1", "ListJobsResponse", ListJobsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -610,9 +573,7 @@ class RetryJobRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "RetryJobRequest", RetryJobRequest
-)
+default_message_pool.register_message("orginabox.queue.v1", "RetryJobRequest", RetryJobRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -627,9 +588,7 @@ class RetryJobResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "RetryJobResponse", RetryJobResponse
-)
+default_message_pool.register_message("orginabox.queue.v1", "RetryJobResponse", RetryJobResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -664,19 +623,14 @@ class WorkerWelcome(betterproto2.Message):
     """
 
     lease_duration: "datetime.timedelta | None" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Duration,
-        optional=True,
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Duration, optional=True
     )
     """
     How long leases outlive a queue that does not answer.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "WorkerWelcome", WorkerWelcome
-)
+default_message_pool.register_message("orginabox.queue.v1", "WorkerWelcome", WorkerWelcome)
 
 
 @dataclass(eq=False, repr=False)
@@ -688,9 +642,7 @@ class WorkHeartbeat(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "WorkHeartbeat", WorkHeartbeat
-)
+default_message_pool.register_message("orginabox.queue.v1", "WorkHeartbeat", WorkHeartbeat)
 
 
 @dataclass(eq=False, repr=False)
@@ -702,30 +654,22 @@ class WorkRequest(betterproto2.Message):
         - message: The message.
     """
 
-    hello: "WorkerHello | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True, group="message"
-    )
+    hello: "WorkerHello | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="message")
     """
     Who the worker is. First on every stream, and only there.
     """
 
-    grant: "CreditGrant | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True, group="message"
-    )
+    grant: "CreditGrant | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="message")
     """
     The worker can take this many more jobs.
     """
 
-    complete: "JobCompletion | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True, group="message"
-    )
+    complete: "JobCompletion | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="message")
     """
     A job is done.
     """
 
-    fail: "JobFailure | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True, group="message"
-    )
+    fail: "JobFailure | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True, group="message")
     """
     A job failed.
     """
@@ -743,45 +687,33 @@ class WorkResponse(betterproto2.Message):
         - message: The message.
     """
 
-    welcome: "WorkerWelcome | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True, group="message"
-    )
+    welcome: "WorkerWelcome | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="message")
     """
     The worker is known. First on every stream.
     """
 
-    lease: "JobLease | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True, group="message"
-    )
+    lease: "JobLease | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="message")
     """
     A job to run.
     """
 
-    settled: "JobSettled | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True, group="message"
-    )
+    settled: "JobSettled | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="message")
     """
     A settlement is on disk.
     """
 
-    lease_ended: "LeaseEnded | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True, group="message"
-    )
+    lease_ended: "LeaseEnded | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True, group="message")
     """
     A lease has ended: stop the job, its result will not be taken.
     """
 
-    heartbeat: "WorkHeartbeat | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True, group="message"
-    )
+    heartbeat: "WorkHeartbeat | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True, group="message")
     """
     The stream is alive.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.queue.v1", "WorkResponse", WorkResponse
-)
+default_message_pool.register_message("orginabox.queue.v1", "WorkResponse", WorkResponse)
 
 
 class QueueServiceStub(betterproto2_grpclib.ServiceStub):

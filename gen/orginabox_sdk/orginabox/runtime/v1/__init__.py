@@ -119,9 +119,7 @@ class ApplyRuntimeRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "ApplyRuntimeRequest", ApplyRuntimeRequest
-)
+default_message_pool.register_message("orginabox.runtime.v1", "ApplyRuntimeRequest", ApplyRuntimeRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -130,9 +128,7 @@ class ApplyRuntimeResponse(betterproto2.Message):
     The status after the call.
     """
 
-    status: "RuntimeStatus | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    status: "RuntimeStatus | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The status.
     """
@@ -143,9 +139,7 @@ class ApplyRuntimeResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "ApplyRuntimeResponse", ApplyRuntimeResponse
-)
+default_message_pool.register_message("orginabox.runtime.v1", "ApplyRuntimeResponse", ApplyRuntimeResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -159,9 +153,7 @@ class CreateProviderRequest(betterproto2.Message):
     The tenant that adds it.
     """
 
-    provider: "Provider | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    provider: "Provider | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The provider. Its output fields are ignored.
     """
@@ -177,9 +169,7 @@ class CreateProviderRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "CreateProviderRequest", CreateProviderRequest
-)
+default_message_pool.register_message("orginabox.runtime.v1", "CreateProviderRequest", CreateProviderRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -188,17 +178,13 @@ class CreateProviderResponse(betterproto2.Message):
     The provider that was added.
     """
 
-    provider: "Provider | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    provider: "Provider | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The provider.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "CreateProviderResponse", CreateProviderResponse
-)
+default_message_pool.register_message("orginabox.runtime.v1", "CreateProviderResponse", CreateProviderResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -218,9 +204,7 @@ class DeleteProviderRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "DeleteProviderRequest", DeleteProviderRequest
-)
+default_message_pool.register_message("orginabox.runtime.v1", "DeleteProviderRequest", DeleteProviderRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -232,9 +216,7 @@ class DeleteProviderResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "DeleteProviderResponse", DeleteProviderResponse
-)
+default_message_pool.register_message("orginabox.runtime.v1", "DeleteProviderResponse", DeleteProviderResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -249,9 +231,7 @@ class GetRuntimeStatusRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "GetRuntimeStatusRequest", GetRuntimeStatusRequest
-)
+default_message_pool.register_message("orginabox.runtime.v1", "GetRuntimeStatusRequest", GetRuntimeStatusRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -260,17 +240,13 @@ class GetRuntimeStatusResponse(betterproto2.Message):
     The status.
     """
 
-    status: "RuntimeStatus | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    status: "RuntimeStatus | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The status.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "GetRuntimeStatusResponse", GetRuntimeStatusResponse
-)
+default_message_pool.register_message("orginabox.runtime.v1", "GetRuntimeStatusResponse", GetRuntimeStatusResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -295,9 +271,7 @@ class IssueModelTokenRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "IssueModelTokenRequest", IssueModelTokenRequest
-)
+default_message_pool.register_message("orginabox.runtime.v1", "IssueModelTokenRequest", IssueModelTokenRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -312,9 +286,7 @@ class IssueModelTokenResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "IssueModelTokenResponse", IssueModelTokenResponse
-)
+default_message_pool.register_message("orginabox.runtime.v1", "IssueModelTokenResponse", IssueModelTokenResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -339,9 +311,7 @@ class ListProvidersRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "ListProvidersRequest", ListProvidersRequest
-)
+default_message_pool.register_message("orginabox.runtime.v1", "ListProvidersRequest", ListProvidersRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -350,9 +320,7 @@ class ListProvidersResponse(betterproto2.Message):
     A page of providers.
     """
 
-    providers: "list[Provider]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    providers: "list[Provider]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The providers, by name.
     """
@@ -363,9 +331,7 @@ class ListProvidersResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "ListProvidersResponse", ListProvidersResponse
-)
+default_message_pool.register_message("orginabox.runtime.v1", "ListProvidersResponse", ListProvidersResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -399,9 +365,7 @@ class Provider(betterproto2.Message):
     The name of the provider, chosen by who adds it, such as `anthropic`. Unique within the tenant.
     """
 
-    kind: "ProviderKind" = betterproto2.field(
-        2, betterproto2.TYPE_ENUM, default_factory=lambda: ProviderKind(0)
-    )
+    kind: "ProviderKind" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: ProviderKind(0))
     """
     What it speaks.
     """
@@ -437,20 +401,14 @@ class Provider(betterproto2.Message):
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
-        9,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        9, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When it was added.
     """
 
     update_time: "datetime.datetime | None" = betterproto2.field(
-        10,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        10, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When it was last changed.
@@ -478,10 +436,7 @@ class RuntimeStatus(betterproto2.Message):
     """
 
     apply_time: "datetime.datetime | None" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When it was applied. Unset when none was.
@@ -492,16 +447,12 @@ class RuntimeStatus(betterproto2.Message):
     Whether staged and applied are the same, so that there is nothing to apply.
     """
 
-    default_model: "Model | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    default_model: "Model | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The model that turns run on when none is asked for, by the applied bundle.
     """
 
-    models: "list[Model]" = betterproto2.field(
-        6, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    models: "list[Model]" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The models of the applied bundle.
     """
@@ -512,9 +463,7 @@ class RuntimeStatus(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "RuntimeStatus", RuntimeStatus
-)
+default_message_pool.register_message("orginabox.runtime.v1", "RuntimeStatus", RuntimeStatus)
 
 
 @dataclass(eq=False, repr=False)
@@ -528,9 +477,7 @@ class UpdateProviderRequest(betterproto2.Message):
     The tenant of the provider.
     """
 
-    provider: "Provider | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    provider: "Provider | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The provider with its new values; `provider_id` names it.
     """
@@ -548,9 +495,7 @@ class UpdateProviderRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "UpdateProviderRequest", UpdateProviderRequest
-)
+default_message_pool.register_message("orginabox.runtime.v1", "UpdateProviderRequest", UpdateProviderRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -559,17 +504,13 @@ class UpdateProviderResponse(betterproto2.Message):
     The provider after the call.
     """
 
-    provider: "Provider | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    provider: "Provider | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The provider.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.runtime.v1", "UpdateProviderResponse", UpdateProviderResponse
-)
+default_message_pool.register_message("orginabox.runtime.v1", "UpdateProviderResponse", UpdateProviderResponse)
 
 
 class RuntimeServiceStub(betterproto2_grpclib.ServiceStub):

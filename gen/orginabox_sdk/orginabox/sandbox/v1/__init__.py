@@ -97,9 +97,7 @@ class AbortTurnRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "AbortTurnRequest", AbortTurnRequest
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "AbortTurnRequest", AbortTurnRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -111,9 +109,7 @@ class AbortTurnResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "AbortTurnResponse", AbortTurnResponse
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "AbortTurnResponse", AbortTurnResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -133,9 +129,7 @@ class ClaimSandboxRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "ClaimSandboxRequest", ClaimSandboxRequest
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "ClaimSandboxRequest", ClaimSandboxRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -144,17 +138,13 @@ class ClaimSandboxResponse(betterproto2.Message):
     A running sandbox.
     """
 
-    sandbox: "Sandbox | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    sandbox: "Sandbox | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The sandbox.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "ClaimSandboxResponse", ClaimSandboxResponse
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "ClaimSandboxResponse", ClaimSandboxResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -174,9 +164,7 @@ class GetSandboxRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "GetSandboxRequest", GetSandboxRequest
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "GetSandboxRequest", GetSandboxRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -185,17 +173,13 @@ class GetSandboxResponse(betterproto2.Message):
     One sandbox.
     """
 
-    sandbox: "Sandbox | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    sandbox: "Sandbox | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The sandbox.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "GetSandboxResponse", GetSandboxResponse
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "GetSandboxResponse", GetSandboxResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -220,9 +204,7 @@ class ListSandboxesRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "ListSandboxesRequest", ListSandboxesRequest
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "ListSandboxesRequest", ListSandboxesRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -231,9 +213,7 @@ class ListSandboxesResponse(betterproto2.Message):
     A page of sandboxes.
     """
 
-    sandboxes: "list[Sandbox]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    sandboxes: "list[Sandbox]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The sandboxes, oldest first.
     """
@@ -244,9 +224,7 @@ class ListSandboxesResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "ListSandboxesResponse", ListSandboxesResponse
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "ListSandboxesResponse", ListSandboxesResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -266,9 +244,7 @@ class ReplyPermissionRequest(betterproto2.Message):
     """
 
     reply: "__turn__v1__.PermissionReply" = betterproto2.field(
-        3,
-        betterproto2.TYPE_ENUM,
-        default_factory=lambda: __turn__v1__.PermissionReply(0),
+        3, betterproto2.TYPE_ENUM, default_factory=lambda: __turn__v1__.PermissionReply(0)
     )
     """
     The answer.
@@ -280,9 +256,7 @@ class ReplyPermissionRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "ReplyPermissionRequest", ReplyPermissionRequest
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "ReplyPermissionRequest", ReplyPermissionRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -294,9 +268,7 @@ class ReplyPermissionResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "ReplyPermissionResponse", ReplyPermissionResponse
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "ReplyPermissionResponse", ReplyPermissionResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -330,9 +302,7 @@ class RunTurnRequest(betterproto2.Message):
     What the user said.
     """
 
-    model: "__runtime__v1__.Model | None" = betterproto2.field(
-        6, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    model: "__runtime__v1__.Model | None" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The model to use. Unset means the default of the applied runtime.
     """
@@ -343,28 +313,23 @@ class RunTurnRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "RunTurnRequest", RunTurnRequest
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "RunTurnRequest", RunTurnRequest)
 
 
 @dataclass(eq=False, repr=False)
 class RunTurnResponse(betterproto2.Message):
     """
-    One event of a run.
+    The next events of a run.
     """
 
-    event: "__turn__v1__.TurnEvent | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    events: "list[__turn__v1__.TurnEvent]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    The event. Its `sequence` is the resume cursor.
+    What has happened since the last message, one event or as many as there are. The `sequence` of the last is the resume
+    cursor.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "RunTurnResponse", RunTurnResponse
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "RunTurnResponse", RunTurnResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -388,9 +353,7 @@ class Sandbox(betterproto2.Message):
     The user whose sandbox it is. A user has one.
     """
 
-    state: "SandboxState" = betterproto2.field(
-        4, betterproto2.TYPE_ENUM, default_factory=lambda: SandboxState(0)
-    )
+    state: "SandboxState" = betterproto2.field(4, betterproto2.TYPE_ENUM, default_factory=lambda: SandboxState(0))
     """
     Where it stands.
     """
@@ -401,20 +364,14 @@ class Sandbox(betterproto2.Message):
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
-        6,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        6, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When it was made.
     """
 
     start_time: "datetime.datetime | None" = betterproto2.field(
-        7,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        7, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When its processes were last started. Unset when they never were.
@@ -441,9 +398,7 @@ class StopSandboxRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "StopSandboxRequest", StopSandboxRequest
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "StopSandboxRequest", StopSandboxRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -452,17 +407,13 @@ class StopSandboxResponse(betterproto2.Message):
     The sandbox after the call.
     """
 
-    sandbox: "Sandbox | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    sandbox: "Sandbox | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The sandbox.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.sandbox.v1", "StopSandboxResponse", StopSandboxResponse
-)
+default_message_pool.register_message("orginabox.sandbox.v1", "StopSandboxResponse", StopSandboxResponse)
 
 
 class SandboxServiceStub(betterproto2_grpclib.ServiceStub):

@@ -146,17 +146,13 @@ class AppendTurnEventsRequest(betterproto2.Message):
     The fence token with which the log was opened.
     """
 
-    events: "list[TurnEvent]" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    events: "list[TurnEvent]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The events, numbered without a gap from where the log ends, or from before it.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.turn.v1", "AppendTurnEventsRequest", AppendTurnEventsRequest
-)
+default_message_pool.register_message("orginabox.turn.v1", "AppendTurnEventsRequest", AppendTurnEventsRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -176,9 +172,7 @@ class AppendTurnEventsResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.turn.v1", "AppendTurnEventsResponse", AppendTurnEventsResponse
-)
+default_message_pool.register_message("orginabox.turn.v1", "AppendTurnEventsResponse", AppendTurnEventsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -230,9 +224,7 @@ class OpenTurnRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.turn.v1", "OpenTurnRequest", OpenTurnRequest
-)
+default_message_pool.register_message("orginabox.turn.v1", "OpenTurnRequest", OpenTurnRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -261,9 +253,7 @@ class OpenTurnResponse(betterproto2.Message):
     What the user said.
     """
 
-    model: "__runtime__v1__.Model | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    model: "__runtime__v1__.Model | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The model to use. Unset means the default of the applied runtime.
     """
@@ -284,9 +274,7 @@ class OpenTurnResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.turn.v1", "OpenTurnResponse", OpenTurnResponse
-)
+default_message_pool.register_message("orginabox.turn.v1", "OpenTurnResponse", OpenTurnResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -310,16 +298,12 @@ class PermissionAsked(betterproto2.Message):
     What is to be permitted, in a line, such as the command.
     """
 
-    patterns: "list[str]" = betterproto2.field(
-        4, betterproto2.TYPE_STRING, repeated=True
-    )
+    patterns: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
     """
     The exact patterns asked for.
     """
 
-    always_patterns: "list[str]" = betterproto2.field(
-        5, betterproto2.TYPE_STRING, repeated=True
-    )
+    always_patterns: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
     """
     The patterns that the answer ALWAYS would permit for the rest of the session.
     """
@@ -335,9 +319,7 @@ class PermissionAsked(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.turn.v1", "PermissionAsked", PermissionAsked
-)
+default_message_pool.register_message("orginabox.turn.v1", "PermissionAsked", PermissionAsked)
 
 
 @dataclass(eq=False, repr=False)
@@ -351,17 +333,13 @@ class PermissionReplied(betterproto2.Message):
     The permission that was answered.
     """
 
-    reply: "PermissionReply" = betterproto2.field(
-        2, betterproto2.TYPE_ENUM, default_factory=lambda: PermissionReply(0)
-    )
+    reply: "PermissionReply" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: PermissionReply(0))
     """
     The answer.
     """
 
 
-default_message_pool.register_message(
-    "orginabox.turn.v1", "PermissionReplied", PermissionReplied
-)
+default_message_pool.register_message("orginabox.turn.v1", "PermissionReplied", PermissionReplied)
 
 
 @dataclass(eq=False, repr=False)
@@ -381,9 +359,7 @@ class ReasoningDelta(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "orginabox.turn.v1", "ReasoningDelta", ReasoningDelta
-)
+default_message_pool.register_message("orginabox.turn.v1", "ReasoningDelta", ReasoningDelta)
 
 
 @dataclass(eq=False, repr=False)
@@ -403,10 +379,7 @@ class Retrying(betterproto2.Message):
     """
 
     next_time: "datetime.datetime | None" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When the next attempt begins.
@@ -467,9 +440,7 @@ class TodoUpdated(betterproto2.Message):
     The agent's list of tasks, whole.
     """
 
-    items: "list[TodoItem]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    items: "list[TodoItem]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     The tasks in their order.
     """
@@ -494,9 +465,7 @@ class ToolFinished(betterproto2.Message):
     The name of the tool.
     """
 
-    outcome: "ToolOutcome" = betterproto2.field(
-        3, betterproto2.TYPE_ENUM, default_factory=lambda: ToolOutcome(0)
-    )
+    outcome: "ToolOutcome" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: ToolOutcome(0))
     """
     How it ended.
     """
@@ -517,10 +486,7 @@ class ToolFinished(betterproto2.Message):
     """
 
     duration: "datetime.timedelta | None" = betterproto2.field(
-        7,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Duration,
-        optional=True,
+        7, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Duration, optional=True
     )
     """
     How long the tool ran.
@@ -571,9 +537,7 @@ class ToolStarted(betterproto2.Message):
     What the call is about, in a few words, for people. Empty where the agent gives none.
     """
 
-    input: "___google__protobuf__.Struct | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    input: "___google__protobuf__.Struct | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
     """
     The arguments of the call.
     """
@@ -603,9 +567,7 @@ class TurnCompleted(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "orginabox.turn.v1", "TurnCompleted", TurnCompleted
-)
+default_message_pool.register_message("orginabox.turn.v1", "TurnCompleted", TurnCompleted)
 
 
 @dataclass(eq=False, repr=False)
@@ -630,25 +592,18 @@ class TurnEvent(betterproto2.Message):
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ___google__protobuf__.Timestamp,
-        optional=True,
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
     When the event happened, by the clock of the host that runs the sandbox.
     """
 
-    started: "TurnStarted | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    started: "TurnStarted | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     The turn began to run.
     """
 
-    text_delta: "TextDelta | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    text_delta: "TextDelta | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     More text of the answer.
     """
@@ -660,16 +615,12 @@ class TurnEvent(betterproto2.Message):
     More of the model's reasoning, where the provider shows it.
     """
 
-    tool_started: "ToolStarted | None" = betterproto2.field(
-        7, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    tool_started: "ToolStarted | None" = betterproto2.field(7, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     The agent calls a tool.
     """
 
-    tool_output: "ToolOutput | None" = betterproto2.field(
-        8, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    tool_output: "ToolOutput | None" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     A running tool printed something.
     """
@@ -695,58 +646,42 @@ class TurnEvent(betterproto2.Message):
     The permission was answered.
     """
 
-    todo_updated: "TodoUpdated | None" = betterproto2.field(
-        12, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    todo_updated: "TodoUpdated | None" = betterproto2.field(12, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     The agent's list of tasks changed.
     """
 
-    file_edited: "FileEdited | None" = betterproto2.field(
-        13, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    file_edited: "FileEdited | None" = betterproto2.field(13, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     The agent changed a file of the workspace.
     """
 
-    usage: "Usage | None" = betterproto2.field(
-        14, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    usage: "Usage | None" = betterproto2.field(14, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     A model call ended and cost this much.
     """
 
-    retrying: "Retrying | None" = betterproto2.field(
-        15, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    retrying: "Retrying | None" = betterproto2.field(15, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     A model call failed and is tried again.
     """
 
-    checkpoint: "Checkpoint | None" = betterproto2.field(
-        16, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    checkpoint: "Checkpoint | None" = betterproto2.field(16, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     Nothing happened for a while; the stream is alive. It is not part of the log.
     """
 
-    completed: "TurnCompleted | None" = betterproto2.field(
-        17, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    completed: "TurnCompleted | None" = betterproto2.field(17, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     The turn ended well. Terminal: no event follows.
     """
 
-    failed: "TurnFailed | None" = betterproto2.field(
-        18, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    failed: "TurnFailed | None" = betterproto2.field(18, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     The turn ended with an error. Terminal: no event follows.
     """
 
-    aborted: "TurnAborted | None" = betterproto2.field(
-        19, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    aborted: "TurnAborted | None" = betterproto2.field(19, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     The turn was aborted by its user. Terminal: no event follows.
     """

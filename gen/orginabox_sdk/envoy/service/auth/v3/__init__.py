@@ -35,14 +35,10 @@ betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 @dataclass(eq=False, repr=False)
 class AttributeContext(betterproto2.Message):
-    request: "AttributeContextRequest | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    request: "AttributeContextRequest | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "envoy.service.auth.v3", "AttributeContext", AttributeContext
-)
+default_message_pool.register_message("envoy.service.auth.v3", "AttributeContext", AttributeContext)
 
 
 @dataclass(eq=False, repr=False)
@@ -52,11 +48,7 @@ class AttributeContextHttpRequest(betterproto2.Message):
     method: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     headers: "dict[str, str]" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
 
     path: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -71,26 +63,18 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class AttributeContextRequest(betterproto2.Message):
-    http: "AttributeContextHttpRequest | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    http: "AttributeContextHttpRequest | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "envoy.service.auth.v3", "AttributeContext.Request", AttributeContextRequest
-)
+default_message_pool.register_message("envoy.service.auth.v3", "AttributeContext.Request", AttributeContextRequest)
 
 
 @dataclass(eq=False, repr=False)
 class CheckRequest(betterproto2.Message):
-    attributes: "AttributeContext | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    attributes: "AttributeContext | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "envoy.service.auth.v3", "CheckRequest", CheckRequest
-)
+default_message_pool.register_message("envoy.service.auth.v3", "CheckRequest", CheckRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -102,9 +86,7 @@ class CheckResponse(betterproto2.Message):
         - http_response:
     """
 
-    status: "____google__rpc__.Status | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    status: "____google__rpc__.Status | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     denied_response: "DeniedHttpResponse | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True, group="http_response"
@@ -115,27 +97,19 @@ class CheckResponse(betterproto2.Message):
     )
 
 
-default_message_pool.register_message(
-    "envoy.service.auth.v3", "CheckResponse", CheckResponse
-)
+default_message_pool.register_message("envoy.service.auth.v3", "CheckResponse", CheckResponse)
 
 
 @dataclass(eq=False, repr=False)
 class DeniedHttpResponse(betterproto2.Message):
-    status: "HttpStatus | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    status: "HttpStatus | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
-    headers: "list[HeaderValueOption]" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    headers: "list[HeaderValueOption]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
 
     body: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "envoy.service.auth.v3", "DeniedHttpResponse", DeniedHttpResponse
-)
+default_message_pool.register_message("envoy.service.auth.v3", "DeniedHttpResponse", DeniedHttpResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -145,28 +119,19 @@ class HeaderValue(betterproto2.Message):
     value: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "envoy.service.auth.v3", "HeaderValue", HeaderValue
-)
+default_message_pool.register_message("envoy.service.auth.v3", "HeaderValue", HeaderValue)
 
 
 @dataclass(eq=False, repr=False)
 class HeaderValueOption(betterproto2.Message):
-    header: "HeaderValue | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    header: "HeaderValue | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     append: "bool | None" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: ____google__protobuf__.BoolValue,
-        optional=True,
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: ____google__protobuf__.BoolValue, optional=True
     )
 
 
-default_message_pool.register_message(
-    "envoy.service.auth.v3", "HeaderValueOption", HeaderValueOption
-)
+default_message_pool.register_message("envoy.service.auth.v3", "HeaderValueOption", HeaderValueOption)
 
 
 @dataclass(eq=False, repr=False)
@@ -179,18 +144,12 @@ default_message_pool.register_message("envoy.service.auth.v3", "HttpStatus", Htt
 
 @dataclass(eq=False, repr=False)
 class OkHttpResponse(betterproto2.Message):
-    headers: "list[HeaderValueOption]" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    headers: "list[HeaderValueOption]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
 
-    headers_to_remove: "list[str]" = betterproto2.field(
-        5, betterproto2.TYPE_STRING, repeated=True
-    )
+    headers_to_remove: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
 
 
-default_message_pool.register_message(
-    "envoy.service.auth.v3", "OkHttpResponse", OkHttpResponse
-)
+default_message_pool.register_message("envoy.service.auth.v3", "OkHttpResponse", OkHttpResponse)
 
 
 class AuthorizationStub(betterproto2_grpclib.ServiceStub):
