@@ -1,0 +1,92 @@
+"""Runs Api: `python -m services.api`."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import grpc
+from orginabox.api.v1 import (
+    audit_service_pb2_grpc,
+    health_service_pb2_grpc,
+    provider_service_pb2_grpc,
+    session_service_pb2_grpc,
+    turn_service_pb2_grpc,
+)
+from orginabox.audit.v1 import audit_service_pb2_grpc as audit_grpc
+from orginabox.queue.v1 import queue_service_pb2_grpc as queue_grpc
+from orginabox.runtime.v1 import runtime_service_pb2_grpc as runtime_grpc
+from orginabox.sandbox.v1 import sandbox_service_pb2_grpc as sandbox_grpc
+from orginabox.turn.v1 import turn_log_service_pb2_grpc
+
+from services.api.dispatcher import Dispatcher
+from services.api.feed import Feeds
+from services.api.health_handler import HealthHandler
+from services.api.provider_handler import AuditHandler, ProviderHandler
+from services.api.reaper import Reaper
+from services.api.session_handler import SessionHandler
+from services.api.settings import ApiSettings
+from services.api.store import QUERIES, Store
+from services.api.turn_handler import TurnHandler
+from services.api.turn_log_handler import TurnLogHandler
+from services.kit.channel import connect
+from services.kit.identity import single_operator
+from services.kit.migrate import migrate
+from services.kit.postgres import Database
+from services.kit.server import run, serve
+
+SERVICES = (
+    "orginabox.api.v1.SessionService",
+    "orginabox.api.v1.TurnService",
+    "orginabox.api.v1.ProviderService",
+    "orginabox.api.v1.AuditService",
+    "orginabox.api.v1.HealthService",
+    "orginabox.turn.v1.TurnLogService",
+)
+
+
+async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
+    """Put Api together and serve it until told to stop."""
+    await asyncio.to_thread(migrate, settings.database_url, "api", Path(__file__).with_name("migrations"))
+    async with (
+        Database(settings.database_url, "api", QUERIES, size=16) as database,
+        connect(settings.address("queue")) as to_queue,
+        connect(settings.address("sandbox")) as to_sandbox,
+        connect(settings.address("runtime")) as to_runtime,
+        connect(settings.address("audit")) as to_audit,
+    ):
+        store, feeds = Store(database), Feeds()
+        queue, audits = queue_grpc.QueueServiceStub(to_queue), audit_grpc.AuditServiceStub(to_audit)
+        dispatcher = Dispatcher(store, queue, audits)
+
+        def register(server: grpc.aio.Server) -> None:
+            sandboxes = sandbox_grpc.SandboxServiceStub(to_sandbox)
+            session_service_pb2_grpc.add_SessionServiceServicer_to_server(
+                SessionHandler(store, dispatcher.dispatch), server
+            )
+            turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnHandler(store, feeds, sandboxes), server)
+            provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(
+                ProviderHandler(store, runtime_grpc.RuntimeServiceStub(to_runtime)), server
+            )
+            audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditHandler(audits), server)
+            health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthHandler(store), server)
+            turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
+
+        background = [
+            asyncio.create_task(dispatcher.run()),
+            asyncio.create_task(Reaper(store, feeds, queue).run()),
+        ]
+        layers = [single_operator(settings.key())]
+        await serve(settings.address("api"), SERVICES, register, layers=layers, stop=stop)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+
+
+def main() -> None:
+    """Run Api with the settings of the environment."""
+    settings = ApiSettings()
+    run("api", partial(serve_api, settings), settings.log_level)
+
+
+if __name__ == "__main__":
+    main()

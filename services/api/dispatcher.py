@@ -1,0 +1,113 @@
+"""Sends the outbox on its way: jobs to Queue, records to Audit, each until it is confirmed.
+
+What was just committed is sent at once, from memory; what a crash or a silent receiver left behind is found in the
+database every second. Both receivers know each message by its own id, so that sending twice is harmless.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from uuid import UUID
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
+from orginabox.audit.v1 import audit_service_pb2, audit_service_pb2_grpc, record_pb2
+from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc
+
+from services.api.outbox import Outgoing, Receiver
+from services.api.store import Store
+from services.kit import telemetry
+from services.kit.errors import ServiceUnavailable
+
+POLL_SECONDS = 1.0
+TURN_ATTEMPTS = 20
+"""How often a turn's job may be handed out: every restart of a worker or the queue takes one."""
+
+
+class Dispatcher:
+    """Sends the outbox on its way."""
+
+    def __init__(
+        self,
+        store: Store,
+        queue: queue_service_pb2_grpc.QueueServiceStub,
+        audit: audit_service_pb2_grpc.AuditServiceStub,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._audit = audit
+        self._wanted = {receiver: asyncio.Event() for receiver in Receiver}
+
+    def dispatch(self, outgoing: Sequence[Outgoing]) -> None:
+        """Send messages that were just committed, soon."""
+        for message in outgoing:
+            self._wanted[message.receiver].set()
+
+    async def run(self) -> None:
+        """Send for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._drain_for_ever(Receiver.QUEUE, self._enqueue))
+            tasks.create_task(self._drain_for_ever(Receiver.AUDIT, self._append))
+
+    async def _drain_for_ever(self, receiver: Receiver, send: Callable[[list[Outgoing]], Awaitable[None]]) -> None:
+        wanted = self._wanted[receiver]
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(wanted.wait(), POLL_SECONDS)
+            wanted.clear()
+            try:
+                while waiting := await self._read(receiver):
+                    await send(waiting)
+            except (grpc.aio.AioRpcError, ServiceUnavailable) as error:
+                telemetry.log().warning("outbox waits", receiver=receiver.value, cause=str(error))
+
+    async def _read(self, receiver: Receiver) -> list[Outgoing]:
+        async with self._store.transaction() as tx:
+            rows = await tx.read_outbox(receiver.value)
+        return [Outgoing(row["tenant_id"], receiver, row["message"], row["outbox_id"]) for row in rows]
+
+    async def _enqueue(self, waiting: list[Outgoing]) -> None:
+        """Enqueue turns: those of one session in order, those of many sessions at once."""
+        sessions: dict[str, list[Outgoing]] = {}
+        for message in waiting:
+            sessions.setdefault(message.message["session_id"], []).append(message)
+        results = await asyncio.gather(*map(self._enqueue_session, sessions.values()), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _enqueue_session(self, messages: list[Outgoing]) -> None:
+        for message in messages:
+            turn_id = message.message["turn_id"]
+            answer = await self._queue.EnqueueJob(
+                queue_service_pb2.EnqueueJobRequest(
+                    tenant_id=str(message.tenant_id),
+                    kind="agent-turn",
+                    key=f"session:{message.message['session_id']}",
+                    payload=turn_id.encode(),
+                    idempotency_key=f"turn:{turn_id}",
+                    max_attempts=TURN_ATTEMPTS,
+                    trace_parent=message.message["trace_parent"],
+                )
+            )
+            async with self._store.transaction() as tx:
+                await tx.save_job(message.tenant_id, UUID(turn_id), UUID(answer.job.job_id))
+                await tx.delete_outbox([message.number])
+
+    async def _append(self, waiting: list[Outgoing]) -> None:
+        await self._audit.AppendRecords(
+            audit_service_pb2.AppendRecordsRequest(records=[_record(message) for message in waiting])
+        )
+        async with self._store.transaction() as tx:
+            await tx.delete_outbox([message.number for message in waiting])
+
+
+def _record(message: Outgoing) -> record_pb2.Record:
+    record: record_pb2.Record = json_format.ParseDict(message.message, record_pb2.Record())
+    record.tenant_id = str(message.tenant_id)
+    if not record.HasField("create_time"):
+        now = Timestamp()
+        now.GetCurrentTime()
+        record.create_time.CopyFrom(now)
+    return record

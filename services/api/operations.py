@@ -1,0 +1,267 @@
+"""What clients may do: one verb, one function, one transaction."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+from services.api import outbox
+from services.api.outbox import Outgoing
+from services.api.session import ModelRef, Session, SessionBusy, title_from
+from services.api.store import NewTurn, Store, Transaction
+from services.api.turn import (
+    INBOX_LIMIT,
+    Ending,
+    Event,
+    InboxFull,
+    Lease,
+    SequenceGap,
+    Turn,
+    TurnEnded,
+    TurnState,
+)
+from services.kit.caller import Caller
+from services.kit.errors import RequestIdReused
+from services.kit.ids import new_id
+
+Answer = Callable[[Turn, list[bytes]], bytes]
+"""Makes the agent's message out of the events of a turn, both as the contract's bytes."""
+
+EVERY_ROW = 1_000_000
+
+EndingEvent = Callable[[UUID, int, Ending], Event]
+"""Makes the terminal event with a number: the contract's bytes are not this module's business."""
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A prompt that is on disk: its turn, its place in line, and what others have to be told of it."""
+
+    turn: Turn
+    position: int
+    outgoing: list[Outgoing]
+
+
+async def create_session(
+    store: Store, caller: Caller, title: str, model: ModelRef | None, request_id: UUID | None
+) -> Session:
+    """Make a session; asking twice with the same request id makes one."""
+    async with store.transaction() as tx:
+        session_id = new_id()
+        if not await tx.insert_session(caller, session_id, title, model, request_id):
+            return await _first_session(tx, caller, title, model, request_id)
+        await _record(tx, caller, "agent.session_create", f"session:{session_id}", session_id)
+        return await tx.find_session(caller, session_id)
+
+
+async def _first_session(
+    tx: Transaction, caller: Caller, title: str, model: ModelRef | None, request_id: UUID | None
+) -> Session:
+    session = await tx.find_session_by_request(caller, request_id or UUID(int=0))
+    # The title may have come from the first prompt since.
+    if session.model != model or (title and session.title != title):
+        raise RequestIdReused("this request id made another session; use a new one", requestId=request_id)
+    return session
+
+
+async def get_session(store: Store, caller: Caller, session_id: UUID) -> Session:
+    """Read a session."""
+    async with store.transaction() as tx:
+        return await tx.find_session(caller, session_id)
+
+
+async def list_sessions(
+    store: Store, caller: Caller, before: tuple[datetime, UUID] | None, limit: int
+) -> list[Session]:
+    """List the caller's sessions."""
+    async with store.transaction() as tx:
+        return await tx.list_sessions(caller, before, limit)
+
+
+async def rename_session(store: Store, caller: Caller, session_id: UUID, title: str) -> Session:
+    """Give a session another title."""
+    async with store.transaction() as tx:
+        await tx.lock_session(caller, session_id)
+        await tx.rename_session(caller, session_id, title)
+        await _record(tx, caller, "agent.session_update", f"session:{session_id}", session_id)
+        return await tx.find_session(caller, session_id)
+
+
+async def delete_session(store: Store, caller: Caller, session_id: UUID) -> None:
+    """Delete a session with all that was said in it."""
+    async with store.transaction() as tx:
+        session = await tx.lock_session(caller, session_id)
+        if await tx.count_live_turns(session):
+            raise SessionBusy(session_id)
+        await tx.delete_session(caller, session_id)
+        await _record(tx, caller, "agent.session_delete", f"session:{session_id}", session_id)
+
+
+async def list_history(
+    store: Store, caller: Caller, session_id: UUID, after: int | None, limit: int, answer_of: Answer
+) -> list[tuple[Turn, bytes | None]]:
+    """List the turns of a session, oldest first, with what the agent said in each that has ended.
+
+    An answer is made from the log when it is first read, and kept.
+    """
+    async with store.transaction() as tx:
+        session = await tx.find_session(caller, session_id)
+        history = await tx.list_history(session, after, limit)
+        return [(turn, answer or await _make_answer(tx, turn, answer_of)) for turn, answer in history]
+
+
+async def _make_answer(tx: Transaction, turn: Turn, answer_of: Answer) -> bytes | None:
+    if not turn.ended:
+        return None
+    events = [data for _, data in await tx.read_events(turn.id, 0, limit=EVERY_ROW)]
+    answer = answer_of(turn, events)
+    await tx.save_answer(turn, answer)
+    return answer
+
+
+async def prompt(
+    store: Store,
+    caller: Caller,
+    session_id: UUID,
+    text: str,
+    model: ModelRef | None,
+    *,
+    request_id: UUID | None,
+    trace_parent: str,
+) -> Prompted:
+    """Take a prompt: turn, job and audit record in one commit. A repeated request id answers with the first turn."""
+    async with store.transaction() as tx:
+        session = await tx.lock_session(caller, session_id)
+        if request_id and (first := await tx.find_turn_by_request(session, request_id)):
+            if first.text != text or first.model != (model or session.model):
+                raise RequestIdReused("this request id said something else; use a new one", requestId=request_id)
+            return Prompted(first, await tx.count_turns_before(first), [])
+        position = await tx.count_live_turns(session)
+        if position >= INBOX_LIMIT:
+            raise InboxFull(session_id)
+        turn = await tx.insert_turn(NewTurn(new_id(), session, text, model or session.model, request_id))
+        await tx.touch_session(session, title_from(text))
+        outgoing = [
+            await tx.send(outbox.turn_job(turn, trace_parent)),
+            await _record(tx, caller, "agent.prompt", f"turn:{turn.id}", session_id),
+        ]
+    return Prompted(turn, position, outgoing)
+
+
+async def get_turn(store: Store, caller: Caller, turn_id: UUID) -> Turn:
+    """Read a turn."""
+    async with store.transaction() as tx:
+        return await tx.find_turn(caller, turn_id)
+
+
+async def list_turns(store: Store, caller: Caller, session_id: UUID, before: int | None, limit: int) -> list[Turn]:
+    """List the turns of a session, newest first."""
+    async with store.transaction() as tx:
+        session = await tx.find_session(caller, session_id)
+        return await tx.list_turns(session, before, limit)
+
+
+async def abort_turn(store: Store, caller: Caller, turn_id: UUID, event_of: EndingEvent) -> tuple[Turn, list[Event]]:
+    """Want a turn to stop. One that waits ends here; one that runs is stopped by its worker, whom the log tells.
+
+    Returns:
+        The turn, and the events that this added to its log.
+    """
+    async with store.transaction() as tx:
+        turn = await tx.lock_turn(caller, turn_id)
+        if turn.ended:
+            return turn, []
+        await _record(tx, caller, "agent.abort", f"turn:{turn.id}", turn.session_id)
+        if turn.state is TurnState.QUEUED:
+            return await _end_here(tx, turn, Ending(TurnState.ABORTED), event_of)
+        turn = replace(turn, abort_requested=True)
+        await tx.save_turn(turn)
+        return turn, []
+
+
+async def record_reply(store: Store, caller: Caller, turn_id: UUID, permission_id: str, reply: str) -> Turn:
+    """Put an answer to a permission on record, before it goes to the agent."""
+    async with store.transaction() as tx:
+        turn = await tx.lock_turn(caller, turn_id)
+        if turn.ended:
+            raise TurnEnded(turn_id)
+        action = "tool.permission_deny" if reply == "reject" else "tool.permission_grant"
+        await _record(tx, caller, action, f"turn:{turn.id}", turn.session_id, permission_id=permission_id, reply=reply)
+        return turn
+
+
+async def record_action(store: Store, caller: Caller, action: str, target: str) -> None:
+    """Put on record what the caller is about to have another service do."""
+    async with store.transaction() as tx:
+        await _record(tx, caller, action, target, None)
+
+
+async def open_log(store: Store, turn_id: UUID, lease: Lease) -> Turn:
+    """Make the holder of a lease the writer of a turn's log. A turn that has ended stays as it is."""
+    async with store.transaction() as tx:
+        turn = await tx.lock_turn_for_work(turn_id)
+        if turn.ended:
+            return turn
+        turn = turn.open_by(lease, _now())
+        await tx.save_turn(turn)
+        return turn
+
+
+async def read_for_work(store: Store, turn_id: UUID) -> Turn:
+    """Read a turn for its worker, whoever's it is."""
+    async with store.transaction() as tx:
+        return await tx.lock_turn_for_work(turn_id)
+
+
+async def append_events(store: Store, turn_id: UUID, lease_token: str, events: list[Event]) -> Turn:
+    """Write events to the log; an ending among them ends the turn in the same commit."""
+    async with store.transaction() as tx:
+        turn = await tx.append_events(turn_id, lease_token, events)
+        if ending := events[-1].ending:
+            turn = await _end(tx, turn, ending)
+    return turn
+
+
+async def fail_turn(store: Store, turn_id: UUID, ending: Ending, event_of: EndingEvent) -> list[Event]:
+    """End a turn that no worker will end any more, and return the events that this added to its log."""
+    async with store.transaction() as tx:
+        turn = await tx.lock_turn_for_work(turn_id)
+        if turn.ended:
+            return []
+        return (await _end_here(tx, turn, ending, event_of))[1]
+
+
+def next_events(last_sequence: int, events: list[Event]) -> list[Event]:
+    """The events that a log lacks, out of a batch that may begin with what it has.
+
+    Raises:
+        SequenceGap: The batch begins after where the log ends, or has a gap itself.
+    """
+    fresh = [event for event in events if event.sequence > last_sequence]
+    for expected, event in enumerate(fresh, start=last_sequence + 1):
+        if event.sequence != expected:
+            raise SequenceGap(expected, event.sequence)
+    return fresh
+
+
+async def _end_here(tx: Transaction, turn: Turn, ending: Ending, event_of: EndingEvent) -> tuple[Turn, list[Event]]:
+    event = event_of(turn.id, turn.last_sequence + 1, ending)
+    turn = await tx.append_events(turn.id, turn.lease_token, [event])
+    return await _end(tx, turn, ending), [event]
+
+
+async def _end(tx: Transaction, turn: Turn, ending: Ending) -> Turn:
+    turn = turn.end(ending, _now())
+    await tx.save_turn(turn)
+    await tx.send(outbox.end_record(new_id(), turn))
+    return turn
+
+
+async def _record(
+    tx: Transaction, caller: Caller, action: str, target: str, session_id: UUID | None, **payload: str
+) -> Outgoing:
+    return await tx.send(outbox.audit_record(new_id(), caller, action, target=target, session_id=session_id, **payload))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,78 @@
+"""What others have to be told: messages written in the transaction of the change that they tell of."""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from services.api.turn import Turn
+from services.kit.caller import Caller
+
+
+class Receiver(Enum):
+    """Who has to be told."""
+
+    QUEUE = "queue"
+    AUDIT = "audit"
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message to one receiver. Its number is its place in the outbox, 0 before it has one."""
+
+    tenant_id: UUID
+    receiver: Receiver
+    message: dict[str, Any]
+    number: int = 0
+
+    def numbered(self, number: int) -> "Outgoing":
+        """The same message with its place in the outbox."""
+        return replace(self, number=number)
+
+
+def turn_job(turn: Turn, trace_parent: str) -> Outgoing:
+    """Tell the queue of a turn to run: one at a time per session, in the order of the prompts."""
+    return Outgoing(
+        turn.tenant_id,
+        Receiver.QUEUE,
+        {"turn_id": str(turn.id), "session_id": str(turn.session_id), "trace_parent": trace_parent},
+    )
+
+
+def audit_record(
+    record_id: UUID, caller: Caller, action: str, *, target: str = "", session_id: UUID | None = None, **payload: str
+) -> Outgoing:
+    """Tell the audit log what the caller did."""
+    return Outgoing(
+        caller.tenant_id,
+        Receiver.AUDIT,
+        {
+            "record_id": str(record_id),
+            "user_id": str(caller.user_id),
+            "actor": caller.actor,
+            "action": action,
+            "target": target,
+            "session_id": str(session_id or ""),
+            "channel": caller.channel,
+            "ip_address": caller.ip_address,
+            "user_agent": caller.user_agent,
+            "payload": payload,
+        },
+    )
+
+
+def end_record(record_id: UUID, turn: Turn) -> Outgoing:
+    """Tell the audit log that the agent has ended a turn."""
+    return Outgoing(
+        turn.tenant_id,
+        Receiver.AUDIT,
+        {
+            "record_id": str(record_id),
+            "user_id": str(turn.user_id),
+            "actor": f"agent:{turn.session_id}",
+            "action": "agent.complete",
+            "target": f"turn:{turn.id}",
+            "session_id": str(turn.session_id),
+            "payload": {"state": turn.state.value, "reason": turn.failure_reason or ""},
+        },
+    )

@@ -1,0 +1,148 @@
+-- name: insert_session
+-- A repeated request inserts nothing.
+INSERT INTO session (session_id, tenant_id, user_id, title, provider_id, model_id, request_id)
+VALUES (%(id)s::uuid, %(tenant)s::uuid, %(user)s::uuid, %(title)s::text, %(provider)s::text, %(model)s::text, %(request)s::uuid)
+ON CONFLICT ON CONSTRAINT session_request_is_new DO NOTHING;
+
+-- name: find_session_by_request
+SELECT s.*, NULL::uuid AS active_turn_id FROM session s
+WHERE s.tenant_id = %(tenant)s::uuid AND s.user_id = %(user)s::uuid AND s.request_id = %(request)s::uuid;
+
+-- name: find_session
+-- A session with the turn that runs in it or is the next to run.
+SELECT s.*, active.turn_id AS active_turn_id
+FROM session s
+LEFT JOIN LATERAL (
+    SELECT t.turn_id FROM turn t WHERE t.session_id = s.session_id AND t.end_time IS NULL ORDER BY t.ordinal LIMIT 1
+) active ON true
+WHERE s.session_id = %(id)s::uuid AND s.tenant_id = %(tenant)s::uuid AND s.user_id = %(user)s::uuid;
+
+-- name: lock_session
+-- Hold a session, so that its turns get their order one at a time.
+SELECT s.*, NULL::uuid AS active_turn_id FROM session s
+WHERE s.session_id = %(id)s::uuid AND s.tenant_id = %(tenant)s::uuid AND s.user_id = %(user)s::uuid
+FOR UPDATE;
+
+-- name: list_sessions
+SELECT s.*, active.turn_id AS active_turn_id
+FROM session s
+LEFT JOIN LATERAL (
+    SELECT t.turn_id FROM turn t WHERE t.session_id = s.session_id AND t.end_time IS NULL ORDER BY t.ordinal LIMIT 1
+) active ON true
+WHERE s.tenant_id = %(tenant)s::uuid AND s.user_id = %(user)s::uuid
+  AND (%(before_time)s::timestamptz IS NULL
+       OR (s.update_time, s.session_id) < (%(before_time)s::timestamptz, %(before_id)s::uuid))
+ORDER BY s.update_time DESC, s.session_id DESC
+LIMIT %(limit)s::int;
+
+-- name: rename_session
+UPDATE session SET title = %(title)s::text
+WHERE session_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid AND user_id = %(user)s::uuid;
+
+-- name: touch_session
+-- Something was said: the session moves to the front, and gets a title if it has none.
+UPDATE session SET update_time = now(), title = CASE WHEN title = '' THEN %(title)s::text ELSE title END
+WHERE session_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid;
+
+-- name: delete_session
+DELETE FROM session WHERE session_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid AND user_id = %(user)s::uuid;
+
+-- name: count_live_turns
+SELECT count(*) AS live FROM turn
+WHERE session_id = %(session)s::uuid AND tenant_id = %(tenant)s::uuid AND end_time IS NULL;
+
+-- name: insert_turn
+INSERT INTO turn (turn_id, tenant_id, user_id, session_id, request_id, text, provider_id, model_id)
+VALUES (%(id)s::uuid, %(tenant)s::uuid, %(user)s::uuid, %(session)s::uuid, %(request)s::uuid, %(text)s::text,
+        %(provider)s::text, %(model)s::text)
+RETURNING *;
+
+-- name: find_turn_by_request
+SELECT * FROM turn
+WHERE session_id = %(session)s::uuid AND tenant_id = %(tenant)s::uuid AND request_id = %(request)s::uuid;
+
+-- name: count_turns_before
+SELECT count(*) AS live FROM turn
+WHERE session_id = %(session)s::uuid AND tenant_id = %(tenant)s::uuid AND end_time IS NULL AND ordinal < %(ordinal)s::bigint;
+
+-- name: find_turn
+SELECT * FROM turn WHERE turn_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid AND user_id = %(user)s::uuid;
+
+-- name: lock_turn
+-- Hold a turn of a user.
+SELECT * FROM turn WHERE turn_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid AND user_id = %(user)s::uuid
+FOR UPDATE;
+
+-- name: lock_turn_for_work
+-- Hold a turn for the worker that has its job, whoever's it is.
+SELECT * FROM turn WHERE turn_id = %(id)s::uuid FOR UPDATE;
+
+-- name: save_turn
+UPDATE turn
+SET state = %(state)s::text, attempt = %(attempt)s::int, lease_token = %(token)s::text, start_time = %(start)s::timestamptz,
+    end_time = %(end)s::timestamptz, failure_reason = %(reason)s::text, failure_message = %(message)s::text,
+    abort_requested = %(abort)s::boolean
+WHERE turn_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid;
+
+-- name: extend_log
+-- Move the end of the log, if it is where the writer thinks and the writer still holds the lease.
+UPDATE turn SET last_sequence = %(last)s::bigint
+WHERE turn_id = %(id)s::uuid AND lease_token IS NOT DISTINCT FROM %(token)s::text
+  AND last_sequence = %(first)s::bigint - 1 AND end_time IS NULL
+RETURNING *;
+
+-- name: insert_events
+INSERT INTO turn_event (turn_id, first_sequence, last_sequence, tenant_id, events)
+VALUES (%(id)s::uuid, %(first)s::bigint, %(last)s::bigint, %(tenant)s::uuid, %(events)s::bytea[]);
+
+-- name: read_events
+-- The rows of a log that hold events after a number, oldest first.
+SELECT first_sequence, events FROM turn_event
+WHERE turn_id = %(id)s::uuid AND last_sequence > %(after)s::bigint
+  AND first_sequence >= coalesce(
+      (SELECT max(e.first_sequence) FROM turn_event e
+       WHERE e.turn_id = %(id)s::uuid AND e.first_sequence <= %(after)s::bigint + 1), 0)
+ORDER BY first_sequence
+LIMIT %(limit)s::int;
+
+-- name: save_answer
+UPDATE turn SET answer = %(answer)s::bytea WHERE turn_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid;
+
+-- name: list_turns
+SELECT * FROM turn
+WHERE session_id = %(session)s::uuid AND tenant_id = %(tenant)s::uuid
+  AND (%(before)s::bigint IS NULL OR ordinal < %(before)s::bigint)
+ORDER BY ordinal DESC
+LIMIT %(limit)s::int;
+
+-- name: list_history
+-- The turns of a session with their answers, oldest first.
+SELECT * FROM turn
+WHERE session_id = %(session)s::uuid AND tenant_id = %(tenant)s::uuid
+  AND (%(after)s::bigint IS NULL OR ordinal > %(after)s::bigint)
+ORDER BY ordinal
+LIMIT %(limit)s::int;
+
+-- name: list_live_turns
+-- The turns that have lived for a while and whose job is known: their job may have died.
+SELECT * FROM turn
+WHERE end_time IS NULL AND job_id IS NOT NULL AND create_time < now() - interval '5 seconds'
+ORDER BY create_time
+LIMIT 200;
+
+-- name: save_job
+UPDATE turn SET job_id = %(job)s::uuid WHERE turn_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid;
+
+-- name: insert_outbox
+INSERT INTO outbox (tenant_id, receiver, message)
+VALUES (%(tenant)s::uuid, %(receiver)s::text, %(message)s::jsonb)
+RETURNING outbox_id;
+
+-- name: read_outbox
+SELECT outbox_id, tenant_id, receiver, message FROM outbox
+WHERE receiver = %(receiver)s::text
+ORDER BY outbox_id
+LIMIT 200;
+
+-- name: delete_outbox
+DELETE FROM outbox WHERE outbox_id = ANY(%(ids)s::bigint[]);

@@ -1,0 +1,64 @@
+"""Ends the turns whose job has died, so that no reader waits for ever."""
+
+import asyncio
+
+import grpc
+from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
+
+from services.api import mapping, operations
+from services.api.feed import Feeds
+from services.api.store import Store
+from services.api.turn import Ending, Turn, TurnState
+from services.kit import telemetry
+from services.kit.errors import ServiceUnavailable
+from services.kit.status import reason_of
+
+SWEEP_SECONDS = 5.0
+
+_GONE = Ending(
+    TurnState.FAILED,
+    "ATTEMPTS_EXHAUSTED",
+    "every attempt to run this turn failed; the session is fine, so say it again, and see `oiab logs worker` for why",
+)
+
+
+class Reaper:
+    """Looks after the turns that live for longer than a moment."""
+
+    def __init__(self, store: Store, feeds: Feeds, queue: queue_service_pb2_grpc.QueueServiceStub) -> None:
+        self._store = store
+        self._feeds = feeds
+        self._queue = queue
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await self.sweep()
+            except (grpc.aio.AioRpcError, ServiceUnavailable) as error:
+                telemetry.log().warning("sweep waits", cause=str(error))
+
+    async def sweep(self) -> None:
+        """End every turn whose job is dead, cancelled or gone."""
+        async with self._store.transaction() as tx:
+            turns = await tx.list_live_turns()
+        for turn in turns:
+            if await self._job_is_over(turn):
+                await self._end(turn)
+
+    async def _end(self, turn: Turn) -> None:
+        telemetry.log().warning("turn given up", turn_id=str(turn.id), job_id=str(turn.job_id))
+        with self._feeds.join(turn.id) as feed:
+            if events := await operations.fail_turn(self._store, turn.id, _GONE, mapping.ending_event):
+                feed.publish(events)
+
+    async def _job_is_over(self, turn: Turn) -> bool:
+        request = queue_service_pb2.GetJobRequest(tenant_id=str(turn.tenant_id), job_id=str(turn.job_id))
+        try:
+            job = (await self._queue.GetJob(request)).job
+        except grpc.aio.AioRpcError as error:
+            if reason_of(error) == "JOB_NOT_FOUND":
+                return True
+            raise
+        return job.state in {job_pb2.JOB_STATE_DEAD, job_pb2.JOB_STATE_CANCELLED, job_pb2.JOB_STATE_COMPLETED}

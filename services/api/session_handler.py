@@ -1,0 +1,104 @@
+"""The contract's SessionService: takes requests apart, asks the operations, puts answers together."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from orginabox.api.v1 import session_service_pb2 as pb
+from orginabox.api.v1 import session_service_pb2_grpc
+
+from services.api import mapping, operations
+from services.api.outbox import Outgoing
+from services.api.store import Store
+from services.kit import telemetry
+from services.kit.caller import caller
+from services.kit.interceptor import Context
+from services.kit.pages import page_cursor, page_size, page_token
+
+
+class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
+    """Sessions and what is said in them.
+
+    Args:
+        store: Where they are kept.
+        dispatch: Sends messages of the outbox on their way without waiting for it.
+    """
+
+    def __init__(self, store: Store, dispatch: Callable[[Sequence[Outgoing]], None]) -> None:
+        self._store = store
+        self._dispatch = dispatch
+
+    async def CreateSession(self, request: pb.CreateSessionRequest, context: Context) -> pb.CreateSessionResponse:
+        session = await operations.create_session(
+            self._store,
+            caller(),
+            request.title,
+            mapping.model_from_proto(request.model),
+            _optional_id(request.request_id),
+        )
+        return pb.CreateSessionResponse(session_id=str(session.id), session=mapping.session_to_proto(session))
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
+        limit, cursor = page_size(request.page_size), page_cursor(request.page_token, list="sessions")
+        before = (datetime.fromisoformat(str(cursor["time"])), UUID(str(cursor["id"]))) if cursor else None
+        sessions = await operations.list_sessions(self._store, caller(), before, limit + 1)
+        page, more = sessions[:limit], len(sessions) > limit
+        return pb.ListSessionsResponse(
+            sessions=map(mapping.session_to_proto, page),
+            next_page_token=page_token(
+                {"time": page[-1].update_time.isoformat(), "id": str(page[-1].id)}, list="sessions"
+            )
+            if more
+            else "",
+        )
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        session = await operations.get_session(self._store, caller(), UUID(request.session_id))
+        return pb.GetSessionResponse(session=mapping.session_to_proto(session))
+
+    async def UpdateSession(self, request: pb.UpdateSessionRequest, context: Context) -> pb.UpdateSessionResponse:
+        session = await operations.rename_session(self._store, caller(), UUID(request.session_id), request.title)
+        return pb.UpdateSessionResponse(session=mapping.session_to_proto(session))
+
+    async def DeleteSession(self, request: pb.DeleteSessionRequest, context: Context) -> pb.DeleteSessionResponse:
+        await operations.delete_session(self._store, caller(), UUID(request.session_id))
+        return pb.DeleteSessionResponse()
+
+    async def ListMessages(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
+        # A turn is two messages, and a page never cuts one in two.
+        limit = max(1, page_size(request.page_size) // 2)
+        cursor = page_cursor(request.page_token, list="messages", session=request.session_id)
+        history = await operations.list_history(
+            self._store,
+            caller(),
+            UUID(request.session_id),
+            int(cursor["ordinal"]) if cursor else None,
+            limit + 1,
+            mapping.answer_of,
+        )
+        page, more = history[:limit], len(history) > limit
+        return pb.ListMessagesResponse(
+            messages=[message for turn, answer in page for message in mapping.messages_to_proto(turn, answer)],
+            next_page_token=page_token({"ordinal": page[-1][0].ordinal}, list="messages", session=request.session_id)
+            if more
+            else "",
+        )
+
+    async def Prompt(self, request: pb.PromptRequest, context: Context) -> pb.PromptResponse:
+        prompted = await operations.prompt(
+            self._store,
+            caller(),
+            UUID(request.session_id),
+            request.text,
+            mapping.model_from_proto(request.model),
+            request_id=_optional_id(request.request_id),
+            trace_parent=telemetry.trace_parent(),
+        )
+        self._dispatch(prompted.outgoing)
+        return pb.PromptResponse(
+            turn_id=str(prompted.turn.id), position=prompted.position, turn=mapping.turn_to_proto(prompted.turn)
+        )
+
+
+def _optional_id(text: str) -> UUID | None:
+    return UUID(text) if text else None

@@ -1,0 +1,26 @@
+"""What Api is told by its environment."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from services.kit.settings import MeshSettings
+
+
+class ApiSettings(MeshSettings):
+    """The settings of Api."""
+
+    api_key: SecretStr | None = Field(default=None, validation_alias="ORGINABOX_API_KEY")
+
+    def key(self) -> str:
+        """The key of the single-operator mode: as set, else the one that the installation generated.
+
+        Raises:
+            ValueError: There is none: the box would be open to everybody.
+        """
+        if self.api_key and self.api_key.get_secret_value():
+            return self.api_key.get_secret_value()
+        path = Path(self.home, "secrets", "api_key")
+        if not path.exists():
+            raise ValueError(f"set ORGINABOX_API_KEY, or start the box with `oiab up`, which makes {path}")
+        return path.read_text().strip()

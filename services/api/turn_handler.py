@@ -1,0 +1,121 @@
+"""The contract's TurnService: turns, and the stream of their events."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import grpc
+from orginabox.api.v1 import turn_service_pb2 as pb
+from orginabox.api.v1 import turn_service_pb2_grpc
+from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
+from orginabox.turn.v1 import turn_event_pb2
+
+from services.api import mapping, operations, reader
+from services.api.feed import Feeds
+from services.api.store import Store
+from services.api.turn import TurnState
+from services.kit import telemetry
+from services.kit.caller import caller
+from services.kit.errors import DomainError, Kind
+from services.kit.interceptor import Context
+from services.kit.pages import page_cursor, page_size, page_token
+from services.kit.status import reason_of
+
+_REPLIES = {
+    turn_event_pb2.PERMISSION_REPLY_ONCE: "once",
+    turn_event_pb2.PERMISSION_REPLY_ALWAYS: "always",
+    turn_event_pb2.PERMISSION_REPLY_REJECT: "reject",
+}
+
+
+class PermissionNotFound(DomainError):
+    """The turn does not wait for this permission."""
+
+    kind = Kind.NOT_FOUND
+    reason = "PERMISSION_NOT_FOUND"
+
+
+class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
+    """Turns and their events."""
+
+    def __init__(self, store: Store, feeds: Feeds, sandboxes: sandbox_service_pb2_grpc.SandboxServiceStub) -> None:
+        self._store = store
+        self._feeds = feeds
+        self._sandboxes = sandboxes
+
+    async def GetTurn(self, request: pb.GetTurnRequest, context: Context) -> pb.GetTurnResponse:
+        turn = await operations.get_turn(self._store, caller(), UUID(request.turn_id))
+        return pb.GetTurnResponse(turn=mapping.turn_to_proto(turn))
+
+    async def ListTurns(self, request: pb.ListTurnsRequest, context: Context) -> pb.ListTurnsResponse:
+        limit = page_size(request.page_size)
+        cursor = page_cursor(request.page_token, list="turns", session=request.session_id)
+        before = int(cursor["ordinal"]) if cursor else None
+        turns = await operations.list_turns(self._store, caller(), UUID(request.session_id), before, limit + 1)
+        page, more = turns[:limit], len(turns) > limit
+        return pb.ListTurnsResponse(
+            turns=map(mapping.turn_to_proto, page),
+            next_page_token=page_token({"ordinal": page[-1].ordinal}, list="turns", session=request.session_id)
+            if more
+            else "",
+        )
+
+    async def StreamTurnEvents(
+        self, request: pb.StreamTurnEventsRequest, context: Context
+    ) -> AsyncIterator[turn_event_pb2.TurnEvent]:
+        turn = await operations.get_turn(self._store, caller(), UUID(request.turn_id))
+        after = max(request.from_sequence, _last_event_id(context))
+        async for data in reader.read_log(self._store, self._feeds, caller(), turn.id, after):
+            if data is None:
+                yield mapping.checkpoint(turn.id, after)
+                continue
+            event = turn_event_pb2.TurnEvent.FromString(data)
+            after = event.sequence
+            yield event
+
+    async def AbortTurn(self, request: pb.AbortTurnRequest, context: Context) -> pb.AbortTurnResponse:
+        turn_id = UUID(request.turn_id)
+        turn, events = await operations.abort_turn(self._store, caller(), turn_id, mapping.ending_event)
+        with self._feeds.join(turn_id) as feed:
+            if events:
+                feed.publish(events)
+            elif turn.state is TurnState.RUNNING:
+                await self._abort_run(request.turn_id)
+        return pb.AbortTurnResponse(turn=mapping.turn_to_proto(turn))
+
+    async def ReplyPermission(self, request: pb.ReplyPermissionRequest, context: Context) -> pb.ReplyPermissionResponse:
+        turn_id, reply = UUID(request.turn_id), _REPLIES[request.reply]
+        await operations.record_reply(self._store, caller(), turn_id, request.permission_id, reply)
+        try:
+            await self._sandboxes.ReplyPermission(
+                sandbox_service_pb2.ReplyPermissionRequest(
+                    turn_id=request.turn_id,
+                    permission_id=request.permission_id,
+                    reply=request.reply,
+                    message=request.message,
+                )
+            )
+        except grpc.aio.AioRpcError as error:
+            if reason_of(error) in {"RUN_LOST", "PERMISSION_NOT_FOUND"}:
+                raise PermissionNotFound(
+                    "this turn does not wait for this permission; it may have been answered already",
+                    permissionId=request.permission_id,
+                ) from None
+            raise
+        return pb.ReplyPermissionResponse()
+
+    async def _abort_run(self, turn_id: str) -> None:
+        """Stop the run at once where there is one. Where there is none yet, the worker is told by the log."""
+        try:
+            await asyncio.shield(
+                self._sandboxes.AbortTurn(sandbox_service_pb2.AbortTurnRequest(turn_id=turn_id), timeout=5)
+            )
+        except grpc.aio.AioRpcError as error:
+            telemetry.log().info("abort left to the worker", turn_id=turn_id, code=error.code().name)
+
+
+def _last_event_id(context: Context) -> int:
+    for key, value in context.invocation_metadata() or ():
+        if key == "last-event-id" and isinstance(value, str) and value.isascii() and value.isdigit():
+            return min(int(value), 2**62)
+    return 0

@@ -1,0 +1,104 @@
+"""Writing a log: events go to the readers at once and to the disk in batches, whatever came while the last commit ran.
+
+The first event of a quiet log is written immediately; under load one commit takes all that has gathered, which is what
+makes one row hold many deltas. A terminal event reaches readers only after its commit, since nothing may follow it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from services.api import operations
+from services.api.feed import Feed
+from services.api.store import Store
+from services.api.turn import Event, LeaseLost
+
+FLUSH_SECONDS = 0.03
+"""How long events gather between two commits."""
+MAX_PENDING = 5_000
+"""How many events may wait for the disk before the writer is made to wait, too."""
+
+
+@dataclass(frozen=True)
+class Durable:
+    """How far the log is on disk, and whether its user wants the turn to stop."""
+
+    sequence: int
+    abort_requested: bool
+
+
+class LogWriter:
+    """The writing end of one turn's log, for one worker's stream.
+
+    Args:
+        store: Where the log is kept.
+        feed: The live end of the log.
+        turn_id: The turn.
+        lease_token: The fence token with which the log was opened.
+        last_sequence: Where the log ends.
+    """
+
+    def __init__(self, store: Store, feed: Feed, turn_id: UUID, lease_token: str, last_sequence: int) -> None:
+        self._store = store
+        self._feed = feed
+        self._turn_id = turn_id
+        self._lease_token = lease_token
+        self._last = last_sequence
+        self._pending: list[Event] = []
+        self._gathered = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._closed = False
+
+    async def accept(self, events: list[Event]) -> None:
+        """Take events that the log lacks; wait when the disk is far behind.
+
+        Raises:
+            SequenceGap: They do not continue the log.
+        """
+        fresh = operations.next_events(self._last, events)
+        if not fresh:
+            return
+        self._last = fresh[-1].sequence
+        if live := [event for event in fresh if not event.ending]:
+            self._feed.publish(live)
+        self._pending += fresh
+        self._gathered.set()
+        if len(self._pending) > MAX_PENDING:
+            self._room.clear()
+            await self._room.wait()
+
+    def close(self) -> None:
+        """No more events will come; what has gathered is still written."""
+        self._closed = True
+        self._gathered.set()
+
+    async def flushes(self) -> AsyncIterator[Durable]:
+        """Write what gathers until the log is closed or ended, and tell how far it is on disk after each commit.
+
+        Raises:
+            LeaseLost: Another worker has the log now.
+        """
+        while True:
+            await self._gathered.wait()
+            self._gathered.clear()
+            batch, self._pending = self._pending, []
+            self._room.set()
+            if batch:
+                yield await self._flush(batch)
+            if batch and batch[-1].ending:
+                return
+            if self._closed and not self._pending:
+                return
+            await asyncio.sleep(FLUSH_SECONDS)
+
+    async def _flush(self, batch: list[Event]) -> Durable:
+        try:
+            turn = await operations.append_events(self._store, self._turn_id, self._lease_token, batch)
+        except LeaseLost:
+            self._feed.wake()
+            raise
+        if batch[-1].ending:
+            self._feed.publish(batch[-1:])
+        return Durable(batch[-1].sequence, turn.abort_requested)

@@ -1,0 +1,1 @@
+"""Worker: takes jobs from the queue and runs the turns of agents."""

@@ -1,0 +1,247 @@
+"""Runs one turn: from the queue's lease to the terminal event on disk, over the death of anything on the way.
+
+The run itself lives in the Sandbox service, which numbers its events; the log lives in Api. This module is the pipe
+between the two and keeps nothing of its own. Whatever breaks, it opens the log again, learns where it ends, and joins
+the run there: no event is lost and none is written twice. Only when the run itself is gone does it write an ending.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from orginabox.errors.v1 import error_reason_pb2
+from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
+from orginabox.turn.v1 import turn_event_pb2, turn_log_service_pb2, turn_log_service_pb2_grpc
+
+from services.kit import telemetry
+from services.kit.status import PREFIX, reason_of, refusal_of
+
+CLAIM_SECONDS = 120.0
+"""How long a sandbox may take to come up."""
+RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""How long to wait before trying again, after each failure in a row."""
+MOST_FAILURES = 60
+"""After so many failures in a row, about two minutes, the job goes back to the queue, which tries it again later."""
+
+_PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL}
+
+Opened = turn_log_service_pb2.OpenTurnResponse
+Events = Sequence[turn_event_pb2.TurnEvent]
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to run one turn: which attempt of its job this is, and the fence token."""
+
+    turn_id: str
+    attempt: int
+    token: str
+
+
+class RunRefused(Exception):
+    """The sandbox will not run the turn: it ends with this refusal."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class TurnRun:
+    """Runs turns.
+
+    Args:
+        log: The log of turns, in Api.
+        sandboxes: Where turns run.
+    """
+
+    def __init__(
+        self,
+        log: turn_log_service_pb2_grpc.TurnLogServiceStub,
+        sandboxes: sandbox_service_pb2_grpc.SandboxServiceStub,
+    ) -> None:
+        self._log = log
+        self._sandboxes = sandboxes
+
+    async def run(self, lease: Lease) -> None:
+        """Run a turn to its end. Returns when the terminal event is on disk, or another worker has the turn."""
+        failures = 0
+        while True:
+            reached = -1
+            try:
+                opened = await self._open(lease)
+                reached = opened.last_sequence
+                if opened.ended or await self._pipe(lease, opened):
+                    return
+                failures = 0
+            except grpc.aio.AioRpcError as error:
+                reason = reason_of(error)
+                if reason in {"LEASE_LOST", "TURN_NOT_FOUND", "TURN_ENDED"}:
+                    telemetry.log().info("turn is not ours any more", turn_id=lease.turn_id, reason=reason)
+                    return
+                if failures > MOST_FAILURES or (error.code() not in _PASSING and reason != "SEQUENCE_GAP"):
+                    raise
+                telemetry.log().warning(
+                    "turn cut", turn_id=lease.turn_id, reached=reached, code=error.code().name, details=error.details()
+                )
+                await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+                failures += 1
+
+    async def _open(self, lease: Lease) -> Opened:
+        return await self._log.OpenTurn(
+            turn_log_service_pb2.OpenTurnRequest(turn_id=lease.turn_id, attempt=lease.attempt, lease_token=lease.token)
+        )
+
+    async def _pipe(self, lease: Lease, opened: Opened) -> bool:
+        """Carry the run's events into the log from where it ends; tell whether the turn has ended."""
+        pipe = _Pipe(self._log, self._sandboxes, lease)
+        try:
+            sandbox_id = await self._claim(opened)
+            return await pipe.carry(self._join(lease, opened, sandbox_id), opened.abort_requested)
+        except RunRefused as refused:
+            failed = _failed(lease.turn_id, max(opened.last_sequence, pipe.sent) + 1, refused)
+            return await pipe.carry(_once([failed]), abort_requested=False)
+
+    async def _claim(self, opened: Opened) -> str:
+        request = sandbox_service_pb2.ClaimSandboxRequest(tenant_id=opened.tenant_id, user_id=opened.user_id)
+        for wait in RETRY_SECONDS:
+            try:
+                return (await self._sandboxes.ClaimSandbox(request, timeout=CLAIM_SECONDS)).sandbox.sandbox_id
+            except grpc.aio.AioRpcError as error:
+                refused = _refusal(error)
+                if refused is None:
+                    raise
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise refused from None
+                last = refused
+            await asyncio.sleep(wait)
+        raise last
+
+    async def _join(self, lease: Lease, opened: Opened, sandbox_id: str) -> AsyncIterator[Events]:
+        request = sandbox_service_pb2.RunTurnRequest(
+            tenant_id=opened.tenant_id,
+            sandbox_id=sandbox_id,
+            session_id=opened.session_id,
+            turn_id=lease.turn_id,
+            text=opened.text,
+            model=opened.model if opened.HasField("model") else None,
+            after_sequence=opened.last_sequence,
+        )
+        try:
+            async for answer in self._sandboxes.RunTurn(request):
+                yield answer.events
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                raise
+            if refused := _refusal(error):
+                raise refused from None
+            raise
+
+
+class _Pipe:
+    """Carries events into one log, and tells the sandbox when the user wants the turn to stop."""
+
+    def __init__(
+        self,
+        log: turn_log_service_pb2_grpc.TurnLogServiceStub,
+        sandboxes: sandbox_service_pb2_grpc.SandboxServiceStub,
+        lease: Lease,
+    ) -> None:
+        self._log = log
+        self._sandboxes = sandboxes
+        self._lease = lease
+        self._aborting: asyncio.Task[None] | None = None
+        self.sent = 0
+
+    async def carry(self, run: AsyncIterator[Events], abort_requested: bool) -> bool:
+        """Carry events until the run ends or one of the streams breaks; tell whether a terminal event is on disk."""
+        append = self._log.AppendTurnEvents()
+        feeding = asyncio.create_task(self._feed(run, append))
+        reached = 0
+        try:
+            if abort_requested:
+                self._abort()
+            async for durable in append:
+                reached = durable.durable_sequence
+                if durable.abort_requested:
+                    self._abort()
+            # Api has written all that it was given. What ended the run, an event or a refusal, is the task's to tell.
+            terminal = await feeding
+            return 0 < terminal <= reached
+        finally:
+            append.cancel()
+            feeding.cancel()
+            await asyncio.wait([feeding])
+
+    async def _feed(
+        self,
+        run: AsyncIterator[Events],
+        append: grpc.aio.StreamStreamCall[
+            turn_log_service_pb2.AppendTurnEventsRequest, turn_log_service_pb2.AppendTurnEventsResponse
+        ],
+    ) -> int:
+        """Write events as they come; return the number of the terminal one, or 0 when the run's stream ended early."""
+        try:
+            async for events in run:
+                await append.write(
+                    turn_log_service_pb2.AppendTurnEventsRequest(
+                        turn_id=self._lease.turn_id, lease_token=self._lease.token, events=events
+                    )
+                )
+                self.sent = events[-1].sequence
+                if is_terminal(events[-1]):
+                    return self.sent
+            return 0
+        finally:
+            with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+                await append.done_writing()
+
+    def _abort(self) -> None:
+        if self._aborting is None:
+            self._aborting = asyncio.create_task(self._stop_run())
+
+    async def _stop_run(self) -> None:
+        request = sandbox_service_pb2.AbortTurnRequest(turn_id=self._lease.turn_id)
+        for wait in RETRY_SECONDS:
+            try:
+                await self._sandboxes.AbortTurn(request)
+            except grpc.aio.AioRpcError as error:
+                telemetry.log().info("abort waits for the run", turn_id=self._lease.turn_id, reason=reason_of(error))
+            else:
+                return
+            await asyncio.sleep(wait)
+
+
+def is_terminal(event: turn_event_pb2.TurnEvent) -> bool:
+    """Whether nothing can follow an event."""
+    return event.WhichOneof("event") in {"completed", "failed", "aborted"}
+
+
+async def _once(events: Events) -> AsyncIterator[Events]:
+    yield events
+
+
+def _refusal(error: grpc.aio.AioRpcError) -> RunRefused | None:
+    """What the sandbox refused, or None when the call failed on its way."""
+    status = refusal_of(error)
+    reason = reason_of(error)
+    if status is None or reason in {"SERVICE_UNAVAILABLE", "DEADLINE_EXCEEDED"}:
+        return None
+    return RunRefused(reason, status.message)
+
+
+def _failed(turn_id: str, sequence: int, refused: RunRefused) -> turn_event_pb2.TurnEvent:
+    now = Timestamp()
+    now.FromDatetime(datetime.now(UTC))
+    return turn_event_pb2.TurnEvent(
+        sequence=sequence,
+        turn_id=turn_id,
+        create_time=now,
+        failed=turn_event_pb2.TurnFailed(
+            reason=error_reason_pb2.ErrorReason.Value(PREFIX + refused.reason), message=refused.message
+        ),
+    )
