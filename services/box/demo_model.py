@@ -4,8 +4,7 @@ import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-
-import xllamacpp
+from typing import Any
 
 from services.box.errors import BoxError
 
@@ -29,8 +28,10 @@ def weights() -> Path:
     return path
 
 
-def parameters(address: Path) -> xllamacpp.CommonParams:
+def parameters(address: Path) -> Any:
     """How the server runs: small, without tools or pages, for one conversation at a time."""
+    import xllamacpp  # takes a while, and who only asks for the weights need not wait
+
     params = xllamacpp.CommonParams()
     params.model.path = str(weights())
     params.model_alias = {MODEL_ID}
@@ -50,6 +51,8 @@ def parameters(address: Path) -> xllamacpp.CommonParams:
 
 def main() -> None:
     """Serve until told to stop."""
+    import xllamacpp
+
     stop = {signal.SIGTERM, signal.SIGINT}
     # Blocked before the server makes its threads, so that only this one gets them.
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)

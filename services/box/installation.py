@@ -1,7 +1,6 @@
 """What runs on one machine: every process of the mesh, with what it needs and what it is told."""
 
 import http.client
-import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -13,13 +12,13 @@ from services.box import envoy, postgres
 from services.box.errors import BoxError
 from services.box.home import Home
 from services.box.probes import UnixConnection, grpc_probe, http_probe
-from services.box.process import ProcessSpec
+from services.box.process import Probe, ProcessSpec
 from services.box.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
-# The services by name, and what each needs before it is worth starting. They find each other when they are there.
-SERVICES = {"audit": (), "queue": (), "runtime": (), "sandbox": (), "api": (), "worker": ()}
+# They are started at once: each finds the others when they are there.
+SERVICES = ("audit", "queue", "runtime", "sandbox", "api", "worker")
 SERVERS = ("api", "audit", "queue", "runtime", "sandbox")
 WITHOUT_DATABASE = frozenset({"worker"})
 
@@ -75,13 +74,23 @@ class Installation:
             if name in PASSED or (name.startswith(PASSED_PREFIXES) and name != "OIAB_DATABASE_URL")
         }
         addresses = {f"OIAB_{name.upper()}_ADDRESS": self._address(name) for name in SERVERS}
-        return passed | addresses | {
-            "OIAB_HOME": str(self.home.root),
-            "OIAB_RUN_DIR": str(self.home.run),
-            "PYTHONUNBUFFERED": "1",
-            "MALLOC_ARENA_MAX": "2",  # glibc would keep memory for each of many threads
-            MARK: str(self.home.root),
-        }
+        return (
+            passed
+            | addresses
+            | {
+                "OIAB_HOME": str(self.home.root),
+                "OIAB_RUN_DIR": str(self.home.run),
+                "PYTHONUNBUFFERED": "1",
+                "MALLOC_ARENA_MAX": "2",  # glibc would keep memory for each of many threads
+                MARK: str(self.home.root),
+            }
+        )
+
+    def open_for_business(self) -> Probe:
+        """Asks whether the API answers through the edge."""
+        return http_probe(
+            partial(http.client.HTTPConnection, "127.0.0.1", self.settings.port, timeout=5), "/v1/healthz"
+        )
 
     def refuse_taken_port(self) -> None:
         """Refuse to start when the port of the edge belongs to another program."""

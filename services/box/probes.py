@@ -3,11 +3,14 @@
 import asyncio
 import http.client
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.box.process import Probe
 
 PROBE_SECONDS = 2.0
 
@@ -37,7 +40,7 @@ def http_status(connection: http.client.HTTPConnection, method: str, path: str) 
         connection.close()
 
 
-def http_probe(connect: Callable[[], http.client.HTTPConnection], path: str) -> Callable[[], Awaitable[bool]]:
+def http_probe(connect: Callable[[], http.client.HTTPConnection], path: str) -> Probe:
     """Whether a GET of the path answers 200."""
 
     async def probe() -> bool:
@@ -46,12 +49,12 @@ def http_probe(connect: Callable[[], http.client.HTTPConnection], path: str) -> 
     return probe
 
 
-def grpc_probe(address: str) -> Callable[[], Awaitable[bool]]:
+def grpc_probe(address: str) -> Probe:
     """Whether the gRPC server at the address says that it serves."""
 
     async def probe() -> bool:
         async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
             try:
                 answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PROBE_SECONDS)
             except grpc.aio.AioRpcError:

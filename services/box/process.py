@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
+Probe = Callable[[], Awaitable[bool]]
+
 
 class Phase(StrEnum):
     """Where a process stands."""
@@ -26,7 +28,7 @@ class ProcessSpec:
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    probe: Callable[[], Awaitable[bool]]
+    probe: Probe
     """Asks whether the process does its work; never raises."""
     after: tuple[str, ...] = ()
     """The processes that must be ready before this one is started."""
@@ -66,7 +68,7 @@ class ProcessState:
         """The state after a change of phase."""
         return replace(self, phase=phase, since=since, message=message)
 
-    def born(self, pid: int, create_time: float, since: float) -> Self:
+    def born(self, pid: int, create_time: float | None, since: float) -> Self:
         """The state of a process just started."""
         return replace(self, phase=Phase.STARTING, pid=pid, create_time=create_time, since=since, message="")
 
@@ -89,7 +91,7 @@ class Backoff:
     def after(self, ran_seconds: float) -> float:
         """The wait after a run of that length."""
         self.deaths = 1 if ran_seconds >= self.stable_seconds else self.deaths + 1
-        wait = min(self.first * 2 ** (self.deaths - 1), self.most)
+        wait = min(self.first * 2.0 ** (self.deaths - 1), self.most)
         return wait * (0.75 + 0.5 * self.jitter())
 
 

@@ -8,6 +8,18 @@ from google.rpc import code_pb2
 
 DOMAIN = "orginabox.dev"
 ENVOY_SAYS = "%LOCAL_REPLY_BODY%"
+# What the client speaks, remembered by the edge's first filter. It is asked only here: later the transcoder has made
+# gRPC of everything.
+SPEAKS_GRPC = {
+    "metadata_filter": {
+        "matcher": {
+            "filter": "orginabox",
+            "path": [{"key": "wire"}],
+            "value": {"string_match": {"prefix": "application/grpc"}},
+        },
+        "match_if_key_not_found": False,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -89,27 +101,25 @@ REFUSALS = (
 
 # What the model door says; the agent's model library shows it to the user.
 MODEL_MESSAGES = {
+    HTTPStatus.BAD_REQUEST: "this is not a request that can be sent on",
     HTTPStatus.NOT_FOUND: "this path belongs to no provider",
     HTTPStatus.FORBIDDEN: "this call was not permitted",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the headers are larger than 32 KiB",
+    HTTPStatus.BAD_GATEWAY: "the provider broke off its answer",
     HTTPStatus.SERVICE_UNAVAILABLE: "the provider cannot be reached",
+    # What Envoy says when a request was too large to be kept for a second try.
+    HTTPStatus.INSUFFICIENT_STORAGE: "the provider cannot be reached",
     HTTPStatus.GATEWAY_TIMEOUT: "the provider did not answer in time",
 }
 
 
 def edge_mappers() -> list[dict[str, Any]]:
-    """The edge's refusals for Envoy. gRPC has its own way to say them, so a gRPC client gets only the sentence."""
-    speaks_grpc = {
-        "metadata_filter": {
-            "matcher": {
-                "filter": "orginabox",
-                "path": [{"key": "wire"}],
-                "value": {"string_match": {"prefix": "application/grpc"}},
-            },
-            "match_if_key_not_found": False,
-        },
-    }
-    grpc = {"filter": speaks_grpc, "body_format_override": {"text_format_source": {"inline_string": ENVOY_SAYS}}}
-    return [grpc, *(_mapper(refusal.status, _status_body(refusal)) for refusal in REFUSALS)]
+    """The edge's refusals for Envoy: first those for gRPC clients, who get the code and the sentence in their own way."""
+    return [
+        *(_grpc_mapper(refusal) for refusal in REFUSALS if refusal.message != ENVOY_SAYS),
+        {"filter": SPEAKS_GRPC, "body_format_override": _text(ENVOY_SAYS)},
+        *(_mapper(refusal.status, _status_body(refusal)) for refusal in REFUSALS),
+    ]
 
 
 def model_mappers() -> list[dict[str, Any]]:
@@ -117,12 +127,35 @@ def model_mappers() -> list[dict[str, Any]]:
     return [_mapper(status, _model_body(status, message)) for status, message in MODEL_MESSAGES.items()]
 
 
-def _mapper(status: HTTPStatus, body: dict[str, Any]) -> dict[str, Any]:
-    value = {"default_value": int(status), "runtime_key": "orginabox.none"}
+def _grpc_mapper(refusal: Refusal) -> dict[str, Any]:
+    # What has no path in HTTP has no method in gRPC, and its clients know that by a code of its own.
+    code = code_pb2.UNIMPLEMENTED if refusal.reason == "PATH_NOT_FOUND" else refusal.code
     return {
-        "filter": {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}},
+        "filter": {"and_filter": {"filters": [SPEAKS_GRPC, _has_status(refusal.status)]}},
+        "body_format_override": _text(refusal.message),
+        "headers_to_add": [
+            {
+                "header": {"key": "grpc-status", "value": str(int(code))},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+    }
+
+
+def _mapper(status: HTTPStatus, body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "filter": _has_status(status),
         "body_format_override": {"json_format": body, "content_type": "application/json"},
     }
+
+
+def _has_status(status: HTTPStatus) -> dict[str, Any]:
+    value = {"default_value": int(status), "runtime_key": "orginabox.none"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _text(message: str) -> dict[str, Any]:
+    return {"text_format_source": {"inline_string": message}}
 
 
 def _status_body(refusal: Refusal) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The supervisor: starts processes in the order of what they need, keeps them running, stops them in the right order."""
+"""The supervisor: starts processes in the order of what they need, keeps them running, stops them in order."""
 
 import asyncio
 import os
@@ -9,15 +9,16 @@ from itertools import groupby
 
 import psutil
 
-from services.box.child import Child
+from services.box.child import PROBE_EVERY, Child
 from services.box.errors import BoxError
 from services.box.home import Home
 from services.box.logfiles import rotate_logs
-from services.box.process import ProcessSpec
+from services.box.process import Probe, ProcessSpec
 from services.box.state import BoxPhase, BoxState
 
 DEATHS_BEFORE_GIVING_UP = 3
 ROTATE_EVERY = 5.0
+OPEN_SECONDS = 20.0
 
 
 class StartFailed(BoxError):
@@ -28,10 +29,17 @@ class Supervisor:
     """Runs the processes of one installation."""
 
     def __init__(
-        self, home: Home, specs: Sequence[ProcessSpec], address: str, told: Callable[[BoxState], None]
+        self,
+        home: Home,
+        specs: Sequence[ProcessSpec],
+        address: str,
+        *,
+        told: Callable[[BoxState], None],
+        open_for_business: Probe,
     ) -> None:
         self._home = home
         self._told = told
+        self._open_for_business = open_for_business
         self._children = {spec.name: Child(spec, home.logs, self._changed) for spec in specs}
         self._state = BoxState(
             address=address,
@@ -75,7 +83,20 @@ class Supervisor:
             if stopping.done():
                 return
             self._give_up_on_the_hopeless()
+        asking = asyncio.create_task(self._ask_until_open())
+        await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
+            asking.cancel()
+            return
+        await asking
         self._move(BoxPhase.READY)
+
+    async def _ask_until_open(self) -> None:
+        for _ in range(int(OPEN_SECONDS / PROBE_EVERY)):
+            if await self._open_for_business():
+                return
+            await asyncio.sleep(PROBE_EVERY)
+        raise StartFailed(f"every process runs, but {self._state.address}/v1/healthz does not answer; see `oiab logs`")
 
     def _give_up_on_the_hopeless(self) -> None:
         for child in self._children.values():

@@ -1,0 +1,89 @@
+"""Ending what a supervisor left behind, whatever happened to it."""
+
+import os
+import signal
+from collections.abc import Iterable
+
+import psutil
+
+from services.box.home import Home
+from services.box.installation import MARK
+from services.box.state import BoxState, is_alive, read_state
+
+# How long each kind of signal is given. PostgreSQL is asked last and in its own way.
+GENTLE_SECONDS = 5.0
+POSTGRES_SECONDS = 20.0
+
+
+def find_leftovers(home: Home) -> list[psutil.Process]:
+    """Every living process of a home: those written down, those that carry its mark, and all that they started."""
+    state = read_state(home)
+    roots = [*_written_down(state), *_marked(home)] if state else list(_marked(home))
+    found = {process.pid: process for root in roots for process in (root, *_children(root))}
+    found.pop(os.getpid(), None)
+    return [process for process in found.values() if process.is_running() and not _buried(process)]
+
+
+def end_leftovers(home: Home) -> int:
+    """End every process of a home and return how many there were. The database goes last, with its data written."""
+    found = find_leftovers(home)
+    database = [process for process in found if _name(process) == "postgres"]
+    servers = [process for process in database if process.ppid() not in {each.pid for each in database}]
+    others = [process for process in found if process not in database]
+    _end(others, signal.SIGTERM, GENTLE_SECONDS)
+    _end(servers, signal.SIGINT, POSTGRES_SECONDS)
+    _end(find_leftovers(home), signal.SIGKILL, GENTLE_SECONDS)
+    return len(found)
+
+
+def _end(processes: Iterable[psutil.Process], number: signal.Signals, seconds: float) -> None:
+    asked = list(processes)
+    for process in asked:
+        _send(process, number)
+    _, alive = psutil.wait_procs(asked, timeout=seconds)
+    for process in alive:
+        _send(process, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=GENTLE_SECONDS)
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)  # psutil makes sure that the pid is still that process
+    except psutil.NoSuchProcess:
+        return
+
+
+def _written_down(state: BoxState) -> Iterable[psutil.Process]:
+    for process in state.processes:
+        if process.pid and is_alive(process.pid, process.create_time):
+            yield psutil.Process(process.pid)
+
+
+def _marked(home: Home) -> Iterable[psutil.Process]:
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(home.root):
+                yield process
+        except (psutil.Error, OSError):
+            continue  # somebody else's, or gone
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _buried(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
