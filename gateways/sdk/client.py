@@ -1,0 +1,174 @@
+"""The client: every public service, and the two things that everybody needs, `follow` and `ask`."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from orginabox_sdk.orginabox.api.v1 import (
+    AuditServiceStub,
+    GetTurnRequest,
+    HealthServiceStub,
+    PromptRequest,
+    ProviderServiceStub,
+    SessionServiceStub,
+    StreamTurnEventsRequest,
+    TurnServiceStub,
+)
+from orginabox_sdk.orginabox.runtime.v1 import Model
+from orginabox_sdk.orginabox.turn.v1 import TurnEvent
+
+from gateways.sdk.channel import DEADLINE_SECONDS, Channel
+from gateways.sdk.errors import ApiError, Unavailable
+
+PATIENCE_SECONDS = 300.0
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+
+
+class Client:
+    """A client of the box. Make it where an event loop runs, and close it: `async with` does.
+
+    `sessions`, `turns`, `providers`, `audit` and `health` are the stubs of the contract. Each call takes its request
+    message, and `timeout`, `deadline` and `metadata`.
+
+    Args:
+        target: Where the box is, such as `http://127.0.0.1:8787`.
+        api_key: The key that opens it.
+        timeout: Seconds that a call may take when it does not say otherwise.
+        root_certificates: PEM certificates to trust for `https` instead of the system's.
+        user_agent: What the program calls itself.
+
+    Example:
+        ```python
+        async with Client("http://127.0.0.1:8787", api_key=key) as client:
+            page = await client.sessions.list_sessions(ListSessionsRequest(page_size=10), timeout=5)
+            for session in page.sessions:
+                print(session.session_id, session.title)
+        ```
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        api_key: str = "",
+        timeout: float = DEADLINE_SECONDS,
+        root_certificates: bytes | None = None,
+        user_agent: str = "orginabox-sdk",
+    ) -> None:
+        self._channel = Channel(
+            target, api_key=api_key, timeout=timeout, root_certificates=root_certificates, user_agent=user_agent
+        )
+        stub_channel: Any = self._channel  # the stubs ask for grpclib's class, and use only what ours has too
+        self.sessions = SessionServiceStub(stub_channel)
+        self.turns = TurnServiceStub(stub_channel)
+        self.providers = ProviderServiceStub(stub_channel)
+        self.audit = AuditServiceStub(stub_channel)
+        self.health = HealthServiceStub(stub_channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls that run are cancelled."""
+        await self._channel.close()
+
+    async def ask(self, session_id: str, text: str, *, model: Model | None = None) -> AsyncGenerator[TurnEvent, None]:
+        """Say something to the agent and follow what comes of it.
+
+        Args:
+            session_id: The session to say it in.
+            text: What to say.
+            model: The model of this turn. None means the session's.
+
+        Yields:
+            The events of the turn, the terminal one last.
+        """
+        answer = await self.sessions.prompt(PromptRequest(session_id=session_id, text=text, model=model))
+        async with aclosing(self.follow(answer.turn_id)) as events:
+            async for event in events:
+                yield event
+
+    async def follow(
+        self,
+        turn_id: str,
+        from_sequence: int = 0,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        on_link: Callable[[bool], None] | None = None,
+    ) -> AsyncGenerator[TurnEvent, None]:
+        """Follow a turn to its end: every event once and in order, whatever happens to the connection.
+
+        Args:
+            turn_id: The turn.
+            from_sequence: The number of the last event that you have. 0 means from the first.
+            patience: Seconds to go on trying while nothing is heard, before the last error is raised.
+            on_link: Told False when the connection is cut, and True when the box answers again.
+
+        Yields:
+            The events after `from_sequence`, the terminal one last. Checkpoints are left out.
+
+        Raises:
+            ApiError: The box refused, or was not heard of for too long.
+
+        Example:
+            ```python
+            async for event in client.follow(turn_id, from_sequence=seen):
+                seen = event.sequence
+            ```
+        """
+        seen, cuts, heard = from_sequence, 0, time.monotonic()
+        while True:
+            error: ApiError = Unavailable(grpc.StatusCode.UNAVAILABLE, "the stream ended before the turn did")
+            try:
+                if cuts:
+                    await self.turns.get_turn(GetTurnRequest(turn_id=turn_id))
+                    _tell(on_link, linked=True)
+                request = StreamTurnEventsRequest(turn_id=turn_id, from_sequence=seen)
+                async with aclosing(_closable(self.turns.stream_turn_events(request))) as events:
+                    async for event in events:
+                        cuts, heard = 0, time.monotonic()
+                        if event.checkpoint is not None or event.sequence <= seen:
+                            continue
+                        seen = event.sequence
+                        yield event
+                        if is_terminal(event):
+                            return
+            except ApiError as raised:
+                error = raised
+            if not error.passing or time.monotonic() - heard > patience:
+                raise error
+            _tell(on_link, linked=False)
+            await asyncio.sleep(_pause(cuts))
+            cuts += 1
+
+
+def is_terminal(event: TurnEvent) -> bool:
+    """Whether the event is the last of its turn."""
+    # Not by truth: a message without a field that differs from its default is false.
+    return event.completed is not None or event.failed is not None or event.aborted is not None
+
+
+def _closable(stream: Any) -> Any:
+    """The stream of a stub: an async generator, which its annotation hides."""
+    return stream
+
+
+def _pause(cuts: int) -> float:
+    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(cuts, 10))
+    return longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, is no secret
+
+
+def _tell(on_link: Callable[[bool], None] | None, *, linked: bool) -> None:
+    if on_link is not None:
+        on_link(linked)

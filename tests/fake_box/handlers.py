@@ -1,0 +1,347 @@
+"""The public services over what the fake box remembers."""
+
+# ruff: noqa: N802, ARG002 - methods have the names and the shape of the contract
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from orginabox.api.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
+    health_service_pb2,
+    health_service_pb2_grpc,
+    provider_service_pb2,
+    provider_service_pb2_grpc,
+    session_pb2,
+    session_service_pb2,
+    session_service_pb2_grpc,
+    turn_service_pb2,
+    turn_service_pb2_grpc,
+)
+from orginabox.turn.v1 import turn_event_pb2
+
+from services.kit.errors import PageTokenInvalid, Unauthenticated
+from services.kit.interceptor import Call, Layer
+from tests.fake_box.state import (
+    FakeBox,
+    FakeSession,
+    FakeTurn,
+    PermissionNotFound,
+    ProviderExists,
+    SessionBusy,
+    now,
+)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+SERVICES = tuple(f"orginabox.api.v1.{name}Service" for name in ("Session", "Turn", "Provider", "Audit", "Health"))
+
+
+def register(box: FakeBox, server: grpc.aio.Server) -> None:
+    """Add every public service to a server."""
+    session_service_pb2_grpc.add_SessionServiceServicer_to_server(Sessions(box), server)
+    turn_service_pb2_grpc.add_TurnServiceServicer_to_server(Turns(box), server)
+    provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(Providers(box), server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(Audit(box), server)
+    health_service_pb2_grpc.add_HealthServiceServicer_to_server(Health(), server)
+
+
+def key_layer(box: FakeBox, key: str) -> Layer:
+    """Let only callers with the key in, and remember what they sent along."""
+
+    @asynccontextmanager
+    async def layer(call: Call) -> AsyncIterator[None]:
+        box.seen.append(call.metadata | {"method": call.method, "left": str(call.context.time_remaining() or "")})
+        if key and "Health" not in call.method and call.metadata.get("authorization") != f"Bearer {key}":
+            raise Unauthenticated("the key is missing or wrong; send it as `Authorization: Bearer ...`")
+        yield
+
+    return layer
+
+
+def page(items: Sequence[Any], size: int, token: str) -> tuple[Sequence[Any], str]:
+    """A page of items and the token of the next."""
+    if token and not token.isdigit():
+        raise PageTokenInvalid("the page token is not one of this list; start again without one")
+    start, size = int(token or 0), min(size or 50, 500)
+    following = start + size
+    return items[start:following], str(following) if following < len(items) else ""
+
+
+class Sessions(session_service_pb2_grpc.SessionServiceServicer):
+    """Sessions and what is said in them."""
+
+    def __init__(self, box: FakeBox) -> None:
+        self._box = box
+
+    async def CreateSession(
+        self, request: session_service_pb2.CreateSessionRequest, context: Context
+    ) -> session_service_pb2.CreateSessionResponse:
+        """Make one."""
+        made = FakeSession(request.title)
+        made = self._box.requests.setdefault(request.request_id or made.session_id, made)
+        self._box.sessions[made.session_id] = made
+        self._box.record("agent.session_create", f"session:{made.session_id}", made.session_id)
+        return session_service_pb2.CreateSessionResponse(session_id=made.session_id, session=made.to_proto())
+
+    async def ListSessions(
+        self, request: session_service_pb2.ListSessionsRequest, context: Context
+    ) -> session_service_pb2.ListSessionsResponse:
+        """The last used first."""
+        found = sorted(
+            (session.to_proto() for session in self._box.sessions.values()),
+            key=lambda one: one.update_time.ToNanoseconds(),
+            reverse=True,
+        )
+        items, token = page(found, request.page_size, request.page_token)
+        return session_service_pb2.ListSessionsResponse(sessions=items, next_page_token=token)
+
+    async def GetSession(
+        self, request: session_service_pb2.GetSessionRequest, context: Context
+    ) -> session_service_pb2.GetSessionResponse:
+        """One."""
+        return session_service_pb2.GetSessionResponse(session=self._box.session(request.session_id).to_proto())
+
+    async def UpdateSession(
+        self, request: session_service_pb2.UpdateSessionRequest, context: Context
+    ) -> session_service_pb2.UpdateSessionResponse:
+        """Another title."""
+        session = self._box.session(request.session_id)
+        session.title = request.title
+        return session_service_pb2.UpdateSessionResponse(session=session.to_proto())
+
+    async def DeleteSession(
+        self, request: session_service_pb2.DeleteSessionRequest, context: Context
+    ) -> session_service_pb2.DeleteSessionResponse:
+        """None."""
+        if self._box.session(request.session_id).open_turns:
+            raise SessionBusy("a turn of the session runs; abort it first", sessionId=request.session_id)
+        del self._box.sessions[request.session_id]
+        return session_service_pb2.DeleteSessionResponse()
+
+    async def ListMessages(
+        self, request: session_service_pb2.ListMessagesRequest, context: Context
+    ) -> session_service_pb2.ListMessagesResponse:
+        """What was said."""
+        turns = self._box.session(request.session_id).turns
+        said = [message for turn in turns for message in messages(turn)]
+        items, token = page(said, request.page_size, request.page_token)
+        return session_service_pb2.ListMessagesResponse(messages=items, next_page_token=token)
+
+    async def Prompt(
+        self, request: session_service_pb2.PromptRequest, context: Context
+    ) -> session_service_pb2.PromptResponse:
+        """Take it, once."""
+        session = self._box.session(request.session_id)
+        default = self._box.applied[0]
+        chosen = request.model if request.HasField("model") else default
+        if request.request_id not in self._box.requests:
+            taken = session.prompt(request.text, (chosen.provider_id, chosen.model_id))
+            self._box.requests[request.request_id or taken[0].turn_id] = taken
+            self._box.record("agent.prompt", f"turn:{taken[0].turn_id}", session.session_id)
+        else:
+            taken = self._box.requests[request.request_id]
+        turn, position = taken
+        return session_service_pb2.PromptResponse(turn_id=turn.turn_id, position=position, turn=turn.to_proto())
+
+
+class Turns(turn_service_pb2_grpc.TurnServiceServicer):
+    """Turns and their events."""
+
+    def __init__(self, box: FakeBox) -> None:
+        self._box = box
+
+    async def GetTurn(
+        self, request: turn_service_pb2.GetTurnRequest, context: Context
+    ) -> turn_service_pb2.GetTurnResponse:
+        """One."""
+        return turn_service_pb2.GetTurnResponse(turn=self._box.turn(request.turn_id).to_proto())
+
+    async def ListTurns(
+        self, request: turn_service_pb2.ListTurnsRequest, context: Context
+    ) -> turn_service_pb2.ListTurnsResponse:
+        """Newest first."""
+        turns = [turn.to_proto() for turn in reversed(self._box.session(request.session_id).turns)]
+        items, token = page(turns, request.page_size, request.page_token)
+        return turn_service_pb2.ListTurnsResponse(turns=items, next_page_token=token)
+
+    async def StreamTurnEvents(
+        self, request: turn_service_pb2.StreamTurnEventsRequest, context: Context
+    ) -> AsyncIterator[turn_event_pb2.TurnEvent]:
+        """The log, then what follows, with checkpoints; cut where the prompt says so."""
+        turn = self._box.turn(request.turn_id)
+        turn.streams.append(request.from_sequence)
+        seen = request.from_sequence
+        while True:
+            if turn.cut_after and seen - request.from_sequence >= turn.cut_after:
+                if turn.text.startswith("cut"):
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "upstream reset")
+                return
+            event = await self._next(turn, seen)
+            yield event
+            seen = event.sequence
+            if turn.log[-1].sequence == seen and not turn.open:
+                return
+
+    async def _next(self, turn: FakeTurn, seen: int) -> turn_event_pb2.TurnEvent:
+        async with turn.changed:
+            try:
+                async with asyncio.timeout(self._box.checkpoint_seconds):
+                    await turn.changed.wait_for(lambda: len(turn.log) > seen)
+            except TimeoutError:
+                return turn_event_pb2.TurnEvent(
+                    sequence=seen, turn_id=turn.turn_id, checkpoint=turn_event_pb2.Checkpoint()
+                )
+            return turn.log[seen]
+
+    async def AbortTurn(
+        self, request: turn_service_pb2.AbortTurnRequest, context: Context
+    ) -> turn_service_pb2.AbortTurnResponse:
+        """Stop it."""
+        turn = self._box.turn(request.turn_id)
+        turn.abort.set()
+        self._box.record("agent.abort", f"turn:{turn.turn_id}", turn.session_id)
+        return turn_service_pb2.AbortTurnResponse(turn=turn.to_proto())
+
+    async def ReplyPermission(
+        self, request: turn_service_pb2.ReplyPermissionRequest, context: Context
+    ) -> turn_service_pb2.ReplyPermissionResponse:
+        """Answer it, once."""
+        waiting = self._box.turn(request.turn_id).replies.get(request.permission_id)
+        if waiting is None or waiting.done():
+            raise PermissionNotFound("the turn asks no such permission", permissionId=request.permission_id)
+        waiting.set_result((request.reply, request.message))
+        return turn_service_pb2.ReplyPermissionResponse()
+
+
+class Providers(provider_service_pb2_grpc.ProviderServiceServicer):
+    """Providers and the runtime made of them."""
+
+    def __init__(self, box: FakeBox) -> None:
+        self._box = box
+
+    async def CreateProvider(
+        self, request: provider_service_pb2.CreateProviderRequest, context: Context
+    ) -> provider_service_pb2.CreateProviderResponse:
+        """Add one."""
+        made = request.provider
+        if made.provider_id in self._box.providers:
+            raise ProviderExists(f"there is a provider {made.provider_id} already", providerId=made.provider_id)
+        made.has_api_key = bool(request.api_key)
+        self._box.providers[made.provider_id] = made
+        self._box.keys[made.provider_id] = request.api_key
+        return provider_service_pb2.CreateProviderResponse(provider=made)
+
+    async def ListProviders(
+        self, request: provider_service_pb2.ListProvidersRequest, context: Context
+    ) -> provider_service_pb2.ListProvidersResponse:
+        """All."""
+        ordered = [self._box.providers[name] for name in sorted(self._box.providers)]
+        items, token = page(ordered, request.page_size, request.page_token)
+        return provider_service_pb2.ListProvidersResponse(providers=items, next_page_token=token)
+
+    async def UpdateProvider(
+        self, request: provider_service_pb2.UpdateProviderRequest, context: Context
+    ) -> provider_service_pb2.UpdateProviderResponse:
+        """Change one by its mask."""
+        kept = self._box.provider(request.provider.provider_id)
+        for name in request.update_mask.paths:
+            kept.ClearField(name)  # type: ignore[arg-type]
+        wanted = type(kept)()
+        request.update_mask.MergeMessage(request.provider, wanted)
+        kept.MergeFrom(wanted)
+        if request.api_key:
+            kept.has_api_key = True
+            self._box.keys[kept.provider_id] = request.api_key
+        return provider_service_pb2.UpdateProviderResponse(provider=kept)
+
+    async def DeleteProvider(
+        self, request: provider_service_pb2.DeleteProviderRequest, context: Context
+    ) -> provider_service_pb2.DeleteProviderResponse:
+        """Remove one."""
+        del self._box.providers[self._box.provider(request.provider_id).provider_id]
+        return provider_service_pb2.DeleteProviderResponse()
+
+    async def GetRuntimeStatus(
+        self, request: provider_service_pb2.GetRuntimeStatusRequest, context: Context
+    ) -> provider_service_pb2.GetRuntimeStatusResponse:
+        """How it stands."""
+        return provider_service_pb2.GetRuntimeStatusResponse(status=self._box.status())
+
+    async def ApplyRuntime(
+        self, request: provider_service_pb2.ApplyRuntimeRequest, context: Context
+    ) -> provider_service_pb2.ApplyRuntimeResponse:
+        """Apply what is staged."""
+        changed = self._box.applied != self._box.staged()
+        self._box.applied = self._box.staged()
+        return provider_service_pb2.ApplyRuntimeResponse(status=self._box.status(), changed=changed)
+
+
+class Audit(audit_service_pb2_grpc.AuditServiceServicer):
+    """The records."""
+
+    def __init__(self, box: FakeBox) -> None:
+        self._box = box
+
+    async def ListAuditRecords(
+        self, request: audit_service_pb2.ListAuditRecordsRequest, context: Context
+    ) -> audit_service_pb2.ListAuditRecordsResponse:
+        """Newest first."""
+        since = request.since.ToNanoseconds() if request.HasField("since") else 0
+        found = [
+            record
+            for record in reversed(self._box.records)
+            if fits(record.action, request.action) and record.create_time.ToNanoseconds() >= since
+        ]
+        items, token = page(found, request.page_size, request.page_token)
+        return audit_service_pb2.ListAuditRecordsResponse(records=items, next_page_token=token)
+
+
+class Health(health_service_pb2_grpc.HealthServiceServicer):
+    """Works."""
+
+    async def GetHealth(
+        self, request: health_service_pb2.GetHealthRequest, context: Context
+    ) -> health_service_pb2.GetHealthResponse:
+        """Says so."""
+        return health_service_pb2.GetHealthResponse(ok=True, ts=now())
+
+
+def fits(action: str, pattern: str) -> bool:
+    """Whether an action is asked for."""
+    if pattern.endswith("*"):
+        return action.startswith(pattern[:-1])
+    return not pattern or action == pattern
+
+
+def messages(turn: FakeTurn) -> list[session_pb2.Message]:
+    """What was said in a turn."""
+    said = [session_pb2.MessagePart(text=turn.text)]
+    user = session_pb2.Message(message_id=f"{turn.turn_id}-u", turn_id=turn.turn_id, role=1, parts=said)  # type: ignore[arg-type]
+    if turn.open:
+        return [user]
+    agent = session_pb2.Message(message_id=f"{turn.turn_id}-a", turn_id=turn.turn_id, role=2)  # type: ignore[arg-type]
+    for event in turn.log:
+        add_to(agent, event)
+    return [user, agent]
+
+
+def add_to(message: session_pb2.Message, event: turn_event_pb2.TurnEvent) -> None:
+    """Add what an event says to a message."""
+    if event.HasField("text_delta"):
+        if not message.parts or not message.parts[-1].HasField("text"):
+            message.parts.add(text="")
+        message.parts[-1].text += event.text_delta.text
+    if event.HasField("tool_finished"):
+        done = event.tool_finished
+        call = session_pb2.ToolCall(
+            call_id=done.call_id,
+            tool=done.tool,
+            title=done.title,
+            outcome=done.outcome,
+            output=done.output,
+            error=done.error,
+        )
+        message.parts.add(tool_call=call)
