@@ -61,7 +61,7 @@ async def api(database: Callable[..., str]) -> AsyncIterator[Rig]:
             sandbox_address=address,
             runtime_address=address,
             audit_address=address,
-            **{"ORGINABOX_API_KEY": SecretStr(KEY)},  # type: ignore[arg-type]
+            ORGINABOX_API_KEY=SecretStr(KEY),  # type: ignore[call-arg]
         )
         peers, stop = Peers(), asyncio.Event()  # type: ignore[abstract]
         servers = [

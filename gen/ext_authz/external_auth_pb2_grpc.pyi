@@ -4,11 +4,12 @@ isort:skip_file
 The part of Envoy's external authorization contract that the model door uses. It has the names and numbers of the
 original (https://github.com/envoyproxy/envoy/blob/v1.40.0/api/envoy/service/auth/v3/external_auth.proto, Apache-2.0);
 fields that are not read here are left out, so their values pass as unknown fields. The messages of
-`envoy.config.core.v3` and `envoy.type.v3` stand in this file, since only their wire form matters.
+`envoy.config.core.v3` and `envoy.type.v3` stand in this file, since only their wire form matters, and the file stands in
+a folder of its own name, since the Envoy wheel takes the Python package `envoy`.
 """
 
 from collections import abc as _abc
-from envoy.service.auth.v3 import external_auth_pb2 as _external_auth_pb2
+from ext_authz import external_auth_pb2 as _external_auth_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from envoy.service.auth.v3 import external_auth_pb2 as envoy_dot_service_dot_auth_dot_v3_dot_external__auth__pb2
+from ext_authz import external_auth_pb2 as ext__authz_dot_external__auth__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in envoy/service/auth/v3/external_auth_pb2_grpc.py depends on'
+        + ' but the generated code in ext_authz/external_auth_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,8 +36,8 @@ class AuthorizationStub:
         """
         self.Check = channel.unary_unary(
                 '/envoy.service.auth.v3.Authorization/Check',
-                request_serializer=envoy_dot_service_dot_auth_dot_v3_dot_external__auth__pb2.CheckRequest.SerializeToString,
-                response_deserializer=envoy_dot_service_dot_auth_dot_v3_dot_external__auth__pb2.CheckResponse.FromString,
+                request_serializer=ext__authz_dot_external__auth__pb2.CheckRequest.SerializeToString,
+                response_deserializer=ext__authz_dot_external__auth__pb2.CheckResponse.FromString,
                 _registered_method=True)
 
 
@@ -55,8 +55,8 @@ def add_AuthorizationServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Check': grpc.unary_unary_rpc_method_handler(
                     servicer.Check,
-                    request_deserializer=envoy_dot_service_dot_auth_dot_v3_dot_external__auth__pb2.CheckRequest.FromString,
-                    response_serializer=envoy_dot_service_dot_auth_dot_v3_dot_external__auth__pb2.CheckResponse.SerializeToString,
+                    request_deserializer=ext__authz_dot_external__auth__pb2.CheckRequest.FromString,
+                    response_serializer=ext__authz_dot_external__auth__pb2.CheckResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -84,8 +84,8 @@ class Authorization:
             request,
             target,
             '/envoy.service.auth.v3.Authorization/Check',
-            envoy_dot_service_dot_auth_dot_v3_dot_external__auth__pb2.CheckRequest.SerializeToString,
-            envoy_dot_service_dot_auth_dot_v3_dot_external__auth__pb2.CheckResponse.FromString,
+            ext__authz_dot_external__auth__pb2.CheckRequest.SerializeToString,
+            ext__authz_dot_external__auth__pb2.CheckResponse.FromString,
             options,
             channel_credentials,
             insecure,
