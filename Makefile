@@ -2,32 +2,96 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+
 PYTHON ?= python3.11
-UV := .venv/bin/uv
 UV_VERSION := 0.13.8
 RUN := .venv/bin
+UV := $(RUN)/uv
+OPENCODE := sandbox/opencode/node_modules/.installed
 export VIRTUAL_ENV := $(CURDIR)/.venv
+# buf finds its plugins on the path.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# What `buf breaking` compares with: the last release, or the last commit while there is none.
+BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --quiet --verify HEAD~1)
 
 help: ## Say what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
+up: install ## Start the box and chat with the agent (without a terminal: stay in the foreground)
+	@if [ -t 0 ] && [ -t 1 ]; then $(RUN)/oiab up --detach && exec $(RUN)/oiab chat; else exec $(RUN)/oiab up; fi
+
+down: ## Stop the box
+	@$(RUN)/oiab down
+
+install: .venv/installed $(OPENCODE) system ## Install everything, from the lock files
+
+test: install test-tools ## Run all tests on real parts
+	$(RUN)/pytest
+
+check: .venv/installed ## Check style, types, walls, contracts and generated code
+	$(RUN)/ruff check
+	$(RUN)/ruff format --check
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+	$(RUN)/shellcheck .ci/run
+	$(RUN)/buf lint
+	$(RUN)/buf format --diff --exit-code --path proto/orginabox proto
+	@if [ -n "$(BASE)" ]; then echo "buf breaking against $(BASE)"; $(RUN)/buf breaking --against '.git#ref=$(BASE)'; fi
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+		$(MAKE) --no-print-directory --silent generate OUT="$$fresh" && \
+		diff --recursive --brief --exclude __pycache__ "$$fresh/gen" gen || { echo "gen/ is not what the contracts say: run make generate"; exit 1; }
+
+generate: OUT ?= .
 generate: .venv/installed ## Generate gen/ from the contracts
-	PATH="$(CURDIR)/.venv/bin:$$PATH" buf generate 2> >(grep -v '^Writing' >&2)
-	$(RUN)/buf build proto --as-file-descriptor-set --exclude-source-info -o gen/descriptor.binpb
+	@mkdir -p $(OUT)/gen
+	$(RUN)/buf generate --output $(OUT) 2> >(grep -v '^Writing' >&2)
+	$(RUN)/buf build proto --as-file-descriptor-set --exclude-source-info -o $(OUT)/gen/descriptor.binpb
+
+format: .venv/installed ## Put code and contracts in form
+	$(RUN)/ruff check --fix --quiet
+	$(RUN)/ruff format
+	$(RUN)/buf format --write --path proto/orginabox proto
+
+bench: install ## Measure, against peers in the same run, and write docs/benchmarks.md
+	$(RUN)/python -m tests.bench
 
 lock: .venv/uv ## Renew requirements.lock from pyproject.toml
 	$(UV) pip compile pyproject.toml --group dev --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 -q -o requirements.lock
+		--python-version 3.11 --quiet --output-file requirements.lock
+
+clean: ## Remove what was installed here (not the data of a box)
+	rm -rf .venv sandbox/opencode/node_modules .mypy_cache .ruff_cache .pytest_cache
 
 .venv/uv:
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install python3.11, or name another with PYTHON=..."; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed. Install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(RUN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
 
 .venv/installed: .venv/uv requirements.lock pyproject.toml
+	@echo "installing Python packages…"
 	$(UV) pip sync --quiet --require-hashes requirements.lock
 	$(UV) pip install --quiet --no-deps --editable .
 	@touch $@
 
-.PHONY: help generate lock
+$(OPENCODE): sandbox/opencode/package.json sandbox/opencode/package-lock.json
+	@command -v npm >/dev/null || { echo "Node.js 20 with npm is needed for the agent: install nodejs and npm"; exit 1; }
+	@echo "installing the agent…"
+	cd sandbox/opencode && npm ci --no-fund --no-audit --silent
+	@touch $@
+
+# install-missing PROGRAMS, PACKAGES, WHY: install Debian packages as root, else say what to do.
+define install-missing
+@for program in $(1); do command -v $$program >/dev/null && continue; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing $(2)…"; apt-get update -qq >/dev/null; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) >/dev/null; break; \
+	else echo "$$program is missing, $(3): sudo apt-get install $(2)"; exit 1; fi; done
+endef
+
+system:
+	$(call install-missing,bwrap socat,bubblewrap socat,which the sandbox is made of)
+
+test-tools:
+	$(call install-missing,tmux,tmux,which the tests drive the terminal with)
+
+.PHONY: help up down install test check generate format bench lock clean system test-tools

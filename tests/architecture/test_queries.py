@@ -1,0 +1,25 @@
+"""Every named query fits the migrated schema, and reads no table whole that grows."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from services.kit.queries import load_queries
+
+ROOMS = sorted(path.parent for path in Path("services").glob("*/queries.sql"))
+_PARAM = re.compile(r"%\(\w+\)[sbt]")
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_every_query_can_be_planned(room: Path, database: Callable[..., str]) -> None:
+    queries = load_queries(room / "queries.sql")
+    assert queries
+    with psycopg.connect(database(room.name), options=f"-c search_path={room.name},public") as connection:
+        for name, query in queries.items():
+            uncast = re.findall(r"%\(\w+\)[sbt](?!::)", query)
+            assert not uncast, f"{name} has parameters without a type: {uncast}"
+            # With every parameter NULL the planner still has to know each table, column, operator and type.
+            connection.execute(f"EXPLAIN {_PARAM.sub('NULL', query)}".encode())

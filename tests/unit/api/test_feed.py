@@ -1,0 +1,71 @@
+"""The live end of a log."""
+
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.api.feed import KEPT_EVENTS, Feed, Feeds
+from services.api.turn import Event
+
+TURN = UUID(int=1)
+
+
+def events(first: int, last: int) -> list[Event]:
+    return [Event(number, b"") for number in range(first, last + 1)]
+
+
+def numbers(found: list[Event] | None) -> list[int] | None:
+    return None if found is None else [event.sequence for event in found]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=20), st.data())
+def test_a_reader_at_any_pace_gets_each_event_once(batches: list[int], data: st.DataObject) -> None:
+    feed, last, cursor, seen = Feed(), 0, 0, []
+    for size in batches:
+        feed.publish(events(last + 1, last + size))
+        last += size
+        if data.draw(st.booleans()):
+            found = numbers(feed.after(cursor)) or []
+            seen += found
+            cursor = seen[-1] if seen else 0
+    seen += numbers(feed.after(cursor)) or []
+    assert seen == list(range(1, last + 1))
+
+
+def test_a_reader_who_is_too_far_behind_is_told_to_look_elsewhere() -> None:
+    feed = Feed()
+    feed.publish(events(1, KEPT_EVENTS + 10))
+    assert feed.after(9) is None
+    assert numbers(feed.after(10)) == list(range(11, KEPT_EVENTS + 11))
+
+
+def test_a_feed_that_holds_nothing_cannot_tell() -> None:
+    assert Feed().after(0) is None
+
+
+def test_after_a_jump_a_feed_begins_anew() -> None:
+    feed = Feed()
+    feed.publish(events(1, 3))
+    feed.publish(events(6, 7))
+    assert feed.after(3) is None
+    assert numbers(feed.after(5)) == [6, 7]
+
+
+def test_a_change_wakes_whoever_took_it_before() -> None:
+    feed = Feed()
+    before = feed.changes()
+    feed.publish(events(1, 1))
+    assert before.is_set()
+    assert not feed.changes().is_set()
+
+
+def test_a_feed_lives_as_long_as_somebody_uses_it() -> None:
+    feeds = Feeds()
+    with feeds.join(TURN) as first:
+        with feeds.join(TURN) as second:
+            assert first is second
+        with feeds.join(TURN) as third:
+            assert third is first
+    with feeds.join(TURN) as fresh:
+        assert fresh is not first
