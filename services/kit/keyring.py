@@ -1,7 +1,7 @@
 """The keyring: secrets that go into the database are sealed with a master key that is not in it (AES-256-GCM).
 
-A sealed secret is `v2:<key id>:<iv>:<tag>:<ciphertext>`. It is bound to the record that it belongs to, so that nobody who
-can write to the database moves one tenant's secret into another's record.
+A sealed secret is `v2:<key id>:<iv>:<tag>:<ciphertext>`. It is bound to the record that it belongs to, so that nobody
+who can write to the database moves one tenant's secret into another's record.
 """
 
 import base64
@@ -52,7 +52,7 @@ class Keyring:
         """The keyring whose master key is in the file; the key is made when there is no file.
 
         Raises:
-            KeyringUnusable: The file holds something else. It is never overwritten: whatever it is, secrets may need it.
+            KeyringUnusable: The file holds something else. It is never overwritten: it may be a key, cut short.
         """
         if not path.exists():
             _write_once(path, base64.b64encode(secrets.token_bytes(KEY_BYTES)))

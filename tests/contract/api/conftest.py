@@ -16,15 +16,9 @@ from services.api.__main__ import serve_api
 from services.api.settings import ApiSettings
 from services.kit.channel import connect
 from services.kit.server import serve
-from tests.contract.api.peers import Peers
+from tests.contract.api.peers import PEER_SERVICES, Peers
 
 KEY = "the-key"
-PEER_SERVICES = (
-    "orginabox.queue.v1.QueueService",
-    "orginabox.audit.v1.AuditService",
-    "orginabox.runtime.v1.RuntimeService",
-    "orginabox.sandbox.v1.SandboxService",
-)
 
 
 @dataclass

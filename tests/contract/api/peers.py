@@ -11,6 +11,13 @@ from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
 from services.kit.errors import DomainError, Kind
 from services.kit.ids import new_id
 
+PEER_SERVICES = (
+    "orginabox.queue.v1.QueueService",
+    "orginabox.audit.v1.AuditService",
+    "orginabox.runtime.v1.RuntimeService",
+    "orginabox.sandbox.v1.SandboxService",
+)
+
 
 class RunLost(DomainError):
     """No such run is known."""
