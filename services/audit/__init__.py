@@ -1,0 +1,1 @@
+"""Audit: everything that was done, in order, for keeps."""

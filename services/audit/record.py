@@ -1,0 +1,105 @@
+"""A record: one thing that somebody did, kept. What a record may hold, and what a list may ask for."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+from uuid import UUID
+
+from services.kit.errors import DomainError, Kind
+
+MAX_TEXT = 4_096
+_ACTION = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+_ACTOR = re.compile(r"system|user:.+|agent:.+", re.DOTALL)
+_REPLACEMENT = "�"
+
+
+class RecordInvalid(DomainError):
+    """A record cannot be kept as it is. Whoever sent it has a fault."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "INVALID_ARGUMENT"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One thing that somebody did. The log gives the sequence; 0 means that it has not yet."""
+
+    tenant_id: UUID
+    record_id: UUID
+    actor: str
+    action: str
+    create_time: datetime
+    user_id: UUID | None = None
+    target: str = ""
+    session_id: str = ""
+    channel: str = ""
+    ip_address: str = ""
+    user_agent: str = ""
+    duration: timedelta | None = None
+    payload: Mapping[str, Any] | None = None
+    sequence: int = 0
+
+    def checked(self) -> Self:
+        """The record, if it names who did what.
+
+        Raises:
+            RecordInvalid: It does not.
+        """
+        for name, value, rule in (("actor", self.actor, _ACTOR), ("action", self.action, _ACTION)):
+            if not rule.fullmatch(value):
+                raise RecordInvalid(
+                    f"the {name} of record {self.record_id} is not one that the log knows", field=f"records.{name}"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which records to list."""
+
+    tenant_id: UUID
+    action: str = ""
+    user_id: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def exact(self) -> str | None:
+        """The one action, or None when it is not about one."""
+        return self.action if self.action and not self.action.endswith("*") else None
+
+    @property
+    def prefix(self) -> str | None:
+        """With what the actions begin, or None when that is not asked."""
+        return self.action.removesuffix("*") if self.action.endswith("*") else None
+
+
+def keepable(value: Any) -> Any:
+    """The value with what a database cannot hold replaced, so that no record is ever refused for what it tells of.
+
+    What it tells of is not ours to choose: a prompt or a file name may hold anything.
+    """
+    match value:
+        case str():
+            return _keepable_text(value)
+        case float() if not math.isfinite(value):
+            return str(value)
+        case Mapping():
+            return {_keepable_text(str(name)): keepable(inner) for name, inner in value.items()}
+        case Sequence():
+            return [keepable(inner) for inner in value]
+        case _:
+            return value
+
+
+def now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+def _keepable_text(text: str) -> str:
+    kept = text.replace("\0", _REPLACEMENT)
+    return kept.encode(errors="replace").decode() if not kept.isascii() else kept
