@@ -1,0 +1,1 @@
+"""Runtime: providers, the bundle made of them, and the model door."""

@@ -1,0 +1,39 @@
+"""What of this installation Runtime works with: its folders, its base, its demo model."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from services.kit.keyring import Keyring
+from services.runtime.bundle import Base
+from services.runtime.folders import Folders
+from services.runtime.provider import Provider, demo_provider
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The parts that are the same for every call."""
+
+    keyring: Keyring
+    base: Base
+    folder: Path
+    """Where the bundles are."""
+    clusters_file: Path
+    """The file of clusters that Envoy watches."""
+    trusted_ca: str
+    """The file of certificates by which providers are trusted."""
+    demo_socket: str
+    """Where the demo model listens. Empty when there is none."""
+
+    def folders(self, tenant_id: UUID) -> Folders:
+        """The bundles of a tenant."""
+        return Folders.of(self.folder, tenant_id)
+
+    def with_demo(self, tenant_id: UUID, stored: Iterable[Provider]) -> list[Provider]:
+        """The providers with the built-in one, which is preferred when no other is."""
+        found = list(stored)
+        if self.demo_socket:
+            preferred = not any(provider.preferred for provider in found)
+            found.append(demo_provider(tenant_id, self.demo_socket, preferred=preferred))
+        return found
