@@ -1,0 +1,87 @@
+"""The Queue service as a process."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import grpc
+from orginabox.queue.v1 import queue_service_pb2_grpc
+from pydantic import Field
+
+from services.kit.migrate import migrate
+from services.kit.server import run, serve
+from services.kit.settings import MeshSettings
+from services.queue.bell import Bell
+from services.queue.dispatcher import Dispatcher
+from services.queue.enqueuer import Enqueuer
+from services.queue.handler import SERVICE, QueueHandler
+from services.queue.housekeeping import Housekeeping
+from services.queue.store import SCHEMA, Store
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+LAST_COMMIT_SECONDS = 3.0
+
+
+class QueueSettings(MeshSettings):
+    """What the Queue service is told."""
+
+    queue_instance: str = Field(
+        default="",
+        description="Names this Queue process among its replicas, and stays the same when it starts again, so that it "
+        "knows the leases of its earlier life. Default: the host and the address it listens on.",
+    )
+
+    def instance(self) -> str:
+        """The name of this Queue process."""
+        return self.queue_instance or f"{socket.gethostname()} {self.address('queue')}"
+
+
+@asynccontextmanager
+async def running_queue(url: str, instance: str) -> AsyncIterator[QueueHandler]:
+    """The queue with its loops, without a server around it."""
+    async with Store(url) as store:
+        bell = Bell()
+        enqueuer = Enqueuer(store, bell)
+        dispatcher = Dispatcher(store, bell, instance)
+        housekeeping = Housekeeping(store, bell, dispatcher, instance)
+        await housekeeping.begin()
+        loops = asyncio.gather(enqueuer.run(), dispatcher.run(), housekeeping.run())
+        handler = QueueHandler(store, bell, enqueuer, dispatcher)
+        try:
+            yield handler
+        finally:
+            await handler.stop(LAST_COMMIT_SECONDS)
+            loops.cancel()
+            await asyncio.gather(loops, return_exceptions=True)
+
+
+async def serve_queue(settings: QueueSettings, stop: asyncio.Event) -> None:
+    """Run the queue until told to stop."""
+    await asyncio.to_thread(migrate, settings.database_url, SCHEMA, MIGRATIONS)
+    async with running_queue(settings.database_url, settings.instance()) as handler:
+
+        def register(server: grpc.aio.Server) -> None:
+            queue_service_pb2_grpc.add_QueueServiceServicer_to_server(handler, server)
+
+        closing = asyncio.create_task(_close_streams(handler, stop))
+        await serve(settings.address("queue"), [SERVICE], register, stop=stop)
+        await closing
+
+
+async def _close_streams(handler: QueueHandler, stop: asyncio.Event) -> None:
+    """End the streams when the process has to stop: by themselves they would last for ever."""
+    await stop.wait()
+    await handler.stop(LAST_COMMIT_SECONDS)
+
+
+def main() -> None:
+    """Run the service."""
+    settings = QueueSettings()
+    run("queue", partial(serve_queue, settings), settings.log_level)
+
+
+if __name__ == "__main__":
+    main()

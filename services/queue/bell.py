@@ -1,0 +1,44 @@
+"""What wakes the loops of this process at once. Each of them also looks by itself once a second."""
+
+import asyncio
+
+
+class Bell:
+    """Rung after a commit, by whoever made it.
+
+    Attributes:
+        work: Jobs may be ready, or a worker can take more.
+        due: A job waits for a time that may be sooner than all others.
+        stops: A job that a worker has was cancelled.
+        others: The other Queue processes should hear of it.
+        arrivals: Counts the rings for ready jobs, so that a claim that found none knows whether that still holds.
+    """
+
+    def __init__(self) -> None:
+        self.work = asyncio.Event()
+        self.due = asyncio.Event()
+        self.stops = asyncio.Event()
+        self.others = asyncio.Event()
+        self.arrivals = 0
+
+    def ready(self, *, here_only: bool = False) -> None:
+        """Jobs may be ready."""
+        self.arrivals += 1
+        self.work.set()
+        if not here_only:
+            self.others.set()
+
+    def delayed(self) -> None:
+        """A job waits for a time."""
+        self.due.set()
+
+    def cancelled(self) -> None:
+        """A job that a worker has was cancelled."""
+        self.stops.set()
+        self.others.set()
+
+    def told(self) -> None:
+        """Another Queue process rang, for ready jobs or for a cancelled one."""
+        self.ready(here_only=True)
+        self.stops.set()
+        self.due.set()

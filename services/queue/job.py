@@ -1,0 +1,204 @@
+"""A job, the lease under which a worker runs it, and what becomes of it when that lease ends."""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from services.kit.errors import DomainError, Kind
+from services.kit.ids import new_id
+
+DEFAULT_MAX_ATTEMPTS = 5
+MAX_ERROR_CHARACTERS = 4_000
+FIRST_BACKOFF = timedelta(seconds=1)
+LONGEST_BACKOFF = timedelta(minutes=10)
+LONGEST_RETRY_DELAY = timedelta(days=1)
+
+
+class JobState(StrEnum):
+    """Where a job stands. README.md draws how it moves."""
+
+    SCHEDULED = "scheduled"
+    """Waits for its time, and stands in no line yet."""
+    BLOCKED = "blocked"
+    """Waits for an earlier job with the same key."""
+    READY = "ready"
+    LEASED = "leased"
+    RETRYING = "retrying"
+    """Waits for its next attempt, at the head of its line."""
+    COMPLETED = "completed"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+    @property
+    def word(self) -> str:
+        """The state as callers know it: whatever waits for a time is delayed."""
+        return "delayed" if self in DELAYED else self.value
+
+
+DELAYED = frozenset({JobState.SCHEDULED, JobState.RETRYING})
+ENDED = frozenset({JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED})
+
+
+class JobNotFound(DomainError):
+    """No job of the tenant has this id."""
+
+    kind = Kind.NOT_FOUND
+    reason = "JOB_NOT_FOUND"
+
+
+class JobStateRefused(DomainError):
+    """The job is not in a state that allows this."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "JOB_STATE"
+
+
+class IdempotencyKeyReused(DomainError):
+    """The idempotency key stands for a job with other content."""
+
+    kind = Kind.ALREADY_EXISTS
+    reason = "IDEMPOTENCY_KEY_REUSED"
+
+
+class WorkProtocolBroken(DomainError):
+    """The worker said something that has no meaning at this point of its stream."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "WORK_PROTOCOL"
+
+
+class InvalidJob(DomainError):
+    """A value of the request cannot be kept."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "INVALID_ARGUMENT"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job that somebody wants done."""
+
+    tenant_id: UUID
+    kind: str
+    key: str
+    payload: bytes
+    idempotency_key: str
+    priority: int = 0
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    run_time: datetime | None = None
+    trace_parent: str = ""
+    id: UUID = field(default_factory=new_id)
+
+    @property
+    def intent(self) -> tuple[UUID, str]:
+        """What makes two requests one: the tenant and the idempotency key."""
+        return (self.tenant_id, self.idempotency_key)
+
+    def digest(self) -> bytes:
+        """A hash of what the idempotency key stands for."""
+        found = hashlib.sha256()
+        for part in (self.kind.encode(), self.key.encode(), self.payload):
+            found.update(len(part).to_bytes(8) + part)
+        return found.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it is kept."""
+
+    tenant_id: UUID
+    id: UUID
+    kind: str
+    key: str
+    state: JobState
+    priority: int
+    attempt: int
+    max_attempts: int
+    payload: bytes
+    idempotency_key: str
+    run_time: datetime
+    create_time: datetime
+    trace_parent: str = ""
+    last_error: str = ""
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedJob:
+    """A job, and how many jobs of its key come before it."""
+
+    job: Job
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of a job whose lease ends: its next state, why, and how long until then."""
+
+    state: JobState
+    error: str = ""
+    delay: timedelta = timedelta()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a worker says of an attempt that failed."""
+
+    error: str
+    permanent: bool = False
+    retry_delay: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right of one worker session to run a job, proven by a token that is random and never given twice."""
+
+    tenant_id: UUID
+    id: UUID
+    key: str
+    token: UUID
+    session_id: UUID
+    attempt: int
+    max_attempts: int
+    cancelled: bool = False
+
+    def completed(self) -> Outcome:
+        """The outcome of a job that was done. One that was cancelled meanwhile stays cancelled."""
+        return Outcome(JobState.CANCELLED if self.cancelled else JobState.COMPLETED)
+
+    def failed(self, failure: Failure, roll: float) -> Outcome:
+        """The outcome of a failed attempt.
+
+        Args:
+            failure: What the worker said.
+            roll: A random number from 0 to 1 that spreads the next attempts of jobs that failed together.
+        """
+        error = failure.error[:MAX_ERROR_CHARACTERS]
+        if self.cancelled:
+            return Outcome(JobState.CANCELLED)
+        if failure.permanent or self.attempt >= self.max_attempts:
+            return Outcome(JobState.DEAD, error)
+        if failure.retry_delay is None:
+            return Outcome(JobState.RETRYING, error, backoff(self.attempt, roll))
+        delay = min(max(failure.retry_delay, timedelta()), LONGEST_RETRY_DELAY)
+        return Outcome(JobState.RETRYING if delay else JobState.READY, error, delay)
+
+    def lost(self) -> Outcome:
+        """The outcome of a job whose worker went away. Attempts are counted, so one that kills its workers dies."""
+        if self.cancelled:
+            return Outcome(JobState.CANCELLED)
+        if self.attempt >= self.max_attempts:
+            return Outcome(JobState.DEAD, "the worker went away, and this was the last attempt")
+        return Outcome(JobState.READY)
+
+    def withdrawn(self) -> Outcome:
+        """The outcome of a job whose lease the queue itself dropped: no attempt of it failed, so it never dies."""
+        return Outcome(JobState.CANCELLED if self.cancelled else JobState.READY)
+
+
+def backoff(attempt: int, roll: float) -> timedelta:
+    """How long to wait after a failed attempt: 1 s, doubled each time up to 10 min, and up to a quarter off or on."""
+    exact = min(FIRST_BACKOFF * (1 << min(attempt - 1, 16)), LONGEST_BACKOFF)
+    return exact * (0.75 + roll / 2)

@@ -1,0 +1,135 @@
+"""The queue's nouns on the wire, field by field."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from orginabox.queue.v1 import job_pb2, queue_service_pb2
+
+from services.kit.ids import new_id
+from services.queue.job import DEFAULT_MAX_ATTEMPTS, LONGEST_RETRY_DELAY, Failure, InvalidJob, Job, JobState, NewJob
+from services.queue.operations import LEASE_DURATION
+from services.queue.work_session import Ended, Leased, Settled, WorkSession
+
+STATE_TO_PROTO: dict[JobState, job_pb2.JobState.ValueType] = {
+    JobState.SCHEDULED: job_pb2.JOB_STATE_DELAYED,
+    JobState.BLOCKED: job_pb2.JOB_STATE_BLOCKED,
+    JobState.READY: job_pb2.JOB_STATE_READY,
+    JobState.LEASED: job_pb2.JOB_STATE_LEASED,
+    JobState.RETRYING: job_pb2.JOB_STATE_DELAYED,
+    JobState.COMPLETED: job_pb2.JOB_STATE_COMPLETED,
+    JobState.DEAD: job_pb2.JOB_STATE_DEAD,
+    JobState.CANCELLED: job_pb2.JOB_STATE_CANCELLED,
+}
+
+EARLIEST = -62_135_596_800
+LATEST = 253_402_300_799
+"""The years 1 to 9999, which is all that a Timestamp may say."""
+
+
+def states_from_proto(state: job_pb2.JobState.ValueType) -> list[JobState]:
+    """The states behind a filter; none means every state."""
+    return [ours for ours, theirs in STATE_TO_PROTO.items() if theirs == state]
+
+
+def job_to_proto(job: Job) -> job_pb2.Job:
+    """A job on the wire."""
+    return job_pb2.Job(
+        job_id=str(job.id),
+        tenant_id=str(job.tenant_id),
+        kind=job.kind,
+        key=job.key,
+        state=STATE_TO_PROTO[job.state],
+        priority=job.priority,
+        attempt=job.attempt,
+        max_attempts=job.max_attempts,
+        payload=job.payload,
+        idempotency_key=job.idempotency_key,
+        run_time=_timestamp(job.run_time),
+        create_time=_timestamp(job.create_time),
+        end_time=_timestamp(job.end_time) if job.end_time else None,
+        last_error=job.last_error,
+        trace_parent=job.trace_parent,
+    )
+
+
+def new_job_from_proto(request: queue_service_pb2.EnqueueJobRequest) -> NewJob:
+    """The job that a request asks for."""
+    return NewJob(
+        id=new_id(),
+        tenant_id=UUID(request.tenant_id),
+        kind=request.kind,
+        key=_text("key", request.key),
+        payload=request.payload,
+        idempotency_key=_text("idempotencyKey", request.idempotency_key),
+        priority=request.priority,
+        max_attempts=request.max_attempts or DEFAULT_MAX_ATTEMPTS,
+        run_time=_time("runTime", request.run_time) if request.HasField("run_time") else None,
+        trace_parent=_text("traceParent", request.trace_parent),
+    )
+
+
+def session_from_proto(hello: queue_service_pb2.WorkerHello) -> WorkSession:
+    """The session of a worker that says hello."""
+    return WorkSession(_text("workerId", hello.worker_id), frozenset(hello.kinds))
+
+
+def failure_from_proto(fail: queue_service_pb2.JobFailure) -> Failure:
+    """What a worker says of a failed attempt."""
+    delay = _delay(fail.retry_delay) if fail.HasField("retry_delay") else None
+    return Failure(fail.error.replace("\0", ""), fail.permanent, delay)
+
+
+def welcome_to_proto(session: WorkSession) -> queue_service_pb2.WorkResponse:
+    """The first word to a worker."""
+    welcome = queue_service_pb2.WorkerWelcome(worker_session_id=str(session.id))
+    welcome.lease_duration.FromTimedelta(LEASE_DURATION)
+    return queue_service_pb2.WorkResponse(welcome=welcome)
+
+
+def message_to_proto(message: Leased | Settled | Ended) -> queue_service_pb2.WorkResponse:
+    """A message to a worker."""
+    match message:
+        case Leased(job, token):
+            lease = queue_service_pb2.JobLease(job=job_to_proto(job), lease_token=str(token))
+            return queue_service_pb2.WorkResponse(lease=lease)
+        case Settled(job_id, token):
+            settled = queue_service_pb2.JobSettled(job_id=str(job_id), lease_token=str(token))
+            return queue_service_pb2.WorkResponse(settled=settled)
+        case Ended(job_id, token, cancelled):
+            ended = queue_service_pb2.LeaseEnded(job_id=str(job_id), lease_token=str(token), cancelled=cancelled)
+            return queue_service_pb2.WorkResponse(lease_ended=ended)
+
+
+def token_from_proto(token: str) -> UUID:
+    """A lease token; one that we never gave stands for no lease."""
+    try:
+        return UUID(token)
+    except ValueError:
+        return UUID(int=0)
+
+
+def _text(name: str, value: str) -> str:
+    """A text that the database can keep."""
+    if "\0" in value:
+        raise InvalidJob(f"{name}: must not contain the character NUL", field=name)
+    return value
+
+
+def _timestamp(value: datetime) -> Timestamp:
+    found = Timestamp()
+    found.FromDatetime(value)
+    return found
+
+
+def _time(name: str, value: Timestamp) -> datetime:
+    if not EARLIEST <= value.seconds <= LATEST or not 0 <= value.nanos < 10**9:
+        raise InvalidJob(f"{name}: must be a time in the years 1 to 9999", field=name)
+    return value.ToDatetime(UTC)
+
+
+def _delay(value: Duration) -> timedelta:
+    """A delay, cut to what the queue allows."""
+    longest = LONGEST_RETRY_DELAY.total_seconds()
+    return timedelta(seconds=min(max(value.seconds + value.nanos / 1e9, 0.0), longest))

@@ -1,0 +1,270 @@
+"""The verbs of the queue: each is one transaction.
+
+Whoever changes a line holds the lock of its key first, and takes the locks of several keys in one order.
+"""
+
+import random
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from services.queue.job import (
+    ENDED,
+    Failure,
+    IdempotencyKeyReused,
+    Job,
+    JobNotFound,
+    JobState,
+    JobStateRefused,
+    Lease,
+    NewJob,
+    Outcome,
+    PlacedJob,
+)
+from services.queue.store import QueueTransaction, Store
+
+LEASE_DURATION = timedelta(seconds=15)
+STOP_GRACE = timedelta(seconds=30)
+"""How long a worker may take to say that it stopped a cancelled job, before the job ends without its word."""
+MAX_BATCH = 500
+FIRST_PAGE = UUID(int=2**128 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a worker says of a job that it was given: it is done, or it failed."""
+
+    lease: Lease
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a transaction did to leases.
+
+    Attributes:
+        tokens: Those of the settlements that are on disk. The others came too late.
+        freed: How many jobs may be ready now that were not.
+        delayed: Whether a job waits for a time now.
+        more: Whether there is more of the same to do, in another transaction.
+    """
+
+    tokens: set[UUID] = field(default_factory=set)
+    freed: int = 0
+    delayed: bool = False
+    more: bool = False
+
+
+async def enqueue(store: Store, jobs: Sequence[NewJob]) -> list[PlacedJob | IdempotencyKeyReused]:
+    """Put jobs in, all in one commit. A repeated intent gives the first job, or a refusal if it asks for other work."""
+    first: dict[tuple[UUID, str], NewJob] = {}
+    for job in jobs:
+        first.setdefault(job.intent, job)
+    asked = list(first.values())
+    async with store.enqueueing.transaction() as tx:
+        await tx.lock_keys((job.tenant_id, job.key) for job in asked)
+        placed = await tx.enqueue(asked)
+        repeats = [job for job in jobs if job.id not in placed]
+        return await _answer_repeats(tx, jobs, placed, repeats) if repeats else [placed[job.id] for job in jobs]
+
+
+async def _answer_repeats(
+    tx: QueueTransaction, jobs: Sequence[NewJob], placed: dict[UUID, PlacedJob], repeats: Sequence[NewJob]
+) -> list[PlacedJob | IdempotencyKeyReused]:
+    known = await tx.known_intents({job.intent for job in repeats})
+    found = await tx.find_jobs({(job.tenant_id, known[job.intent][0]) for job in repeats})
+
+    def answer(job: NewJob) -> PlacedJob | IdempotencyKeyReused:
+        if job.id in placed:
+            return placed[job.id]
+        job_id, digest = known[job.intent]
+        if digest != job.digest() or job_id not in found:
+            return IdempotencyKeyReused(
+                "this idempotency key was used for another job; choose a new one for a new intent",
+                idempotencyKey=job.idempotency_key,
+            )
+        return found[job_id]
+
+    return [answer(job) for job in jobs]
+
+
+async def get_job(store: Store, tenant_id: UUID, job_id: UUID) -> Job:
+    """Read one job, live or ended."""
+    async with store.transaction() as tx:
+        return await _found(tx, tenant_id, job_id)
+
+
+async def list_jobs(
+    store: Store, tenant_id: UUID, *, states: Collection[JobState], kind: str, key: str, before: UUID | None, count: int
+) -> list[Job]:
+    """Read jobs, newest first."""
+    async with store.transaction() as tx:
+        return await tx.list_jobs(
+            tenant_id, states=states, kind=kind, key=key, before=before or FIRST_PAGE, count=count
+        )
+
+
+async def cancel_job(store: Store, tenant_id: UUID, job_id: UUID) -> Job:
+    """End a job that no worker has, or ask for the stop of one that a worker has. An ended job stays as it is."""
+    async with store.transaction() as tx:
+        if (key := await tx.key_of(tenant_id, job_id)) is not None:
+            line = (tenant_id, key)
+            await tx.lock_keys([line])
+            state = await tx.lock_job(tenant_id, job_id)
+            if state is JobState.LEASED:
+                await tx.ask_to_stop(tenant_id, job_id)
+            elif state is not None:
+                await tx.end_waiting_job(tenant_id, job_id)
+                await tx.promote([line])
+        return await _found(tx, tenant_id, job_id)
+
+
+async def retry_job(store: Store, tenant_id: UUID, job_id: UUID) -> Job:
+    """Give a dead job all its attempts again. It joins its line at the end."""
+    async with store.transaction() as tx:
+        ended = await tx.ended_job(tenant_id, job_id)
+        if ended is None or ended[1] is not JobState.DEAD:
+            job = await _found(tx, tenant_id, job_id)
+            raise JobStateRefused("only a dead job can be retried", jobId=job_id, state=job.state.word)
+        line = (tenant_id, ended[0])
+        await tx.lock_keys([line])
+        await tx.revive_job(tenant_id, job_id)
+        await tx.promote([line])
+        return await _found(tx, tenant_id, job_id)
+
+
+async def _found(tx: QueueTransaction, tenant_id: UUID, job_id: UUID) -> Job:
+    found = await tx.find_jobs([(tenant_id, job_id)])
+    if job_id not in found:
+        raise JobNotFound("no job has this id", jobId=job_id)
+    return found[job_id].job
+
+
+async def claim(store: Store, kinds: Collection[str], sessions: Sequence[UUID]) -> list[tuple[Job, Lease]]:
+    """Lease ready jobs, at most one to each session named."""
+    async with store.claiming.statement() as tx:
+        return await tx.claim(kinds, sessions)
+
+
+async def settle(store: Store, settlements: Sequence[Settlement], closed: Collection[UUID]) -> Settled:
+    """Settle leases, and end the sessions of closed streams with the leases that they still have. All in one commit."""
+    async with store.settling.transaction() as tx:
+        left = await tx.leases_of(closed, MAX_BATCH)
+        settled = {settlement.lease.token for settlement in settlements}
+        lost = [lease for lease in left if lease.token not in settled]
+        leases = [*(settlement.lease for settlement in settlements), *lost]
+        await tx.lock_keys((lease.tenant_id, lease.key) for lease in leases)
+        done, failed = _split(settlements)
+        tokens = await tx.end_leases([(lease, lease.completed()) for lease in done])
+        standing = await tx.lock_leases([*(settlement.lease for settlement in failed), *lost])
+        endings = [
+            (standing[s.lease.token], standing[s.lease.token].failed(s.failure, random.random()))  # noqa: S311 - spreads load
+            for s in failed
+            if s.failure and s.lease.token in standing
+        ]
+        endings += [(standing[lease.token], standing[lease.token].lost()) for lease in lost if lease.token in standing]
+        tokens |= await _end(tx, endings)
+        if late := [lease for lease in leases if lease.token not in tokens]:
+            tokens |= await tx.settled_before(late)
+        promoted = await tx.promote((lease.tenant_id, lease.key) for lease in leases)
+        if more := len(left) == MAX_BATCH:
+            return _summary(tokens, endings, promoted, more=more)
+        await tx.close_sessions(closed)
+        return _summary(tokens, endings, promoted)
+
+
+def _split(settlements: Sequence[Settlement]) -> tuple[list[Lease], list[Settlement]]:
+    done = [settlement.lease for settlement in settlements if settlement.failure is None]
+    return done, [settlement for settlement in settlements if settlement.failure is not None]
+
+
+async def _end(tx: QueueTransaction, endings: Sequence[tuple[Lease, Outcome]]) -> set[UUID]:
+    """Write down what becomes of leases. Their jobs are held and the keys locked."""
+    await tx.end_leases([ending for ending in endings if ending[1].state in ENDED])
+    await tx.requeue_leases([ending for ending in endings if ending[1].state not in ENDED])
+    return {lease.token for lease, _ in endings}
+
+
+def _summary(
+    tokens: set[UUID], endings: Sequence[tuple[Lease, Outcome]], promoted: int, *, more: bool = False
+) -> Settled:
+    states = [outcome.state for _, outcome in endings]
+    return Settled(tokens, promoted + states.count(JobState.READY), JobState.RETRYING in states, more)
+
+
+async def withdraw(store: Store, leases: Collection[Lease]) -> Settled:
+    """Take back leases that no worker knows of."""
+    async with store.transaction() as tx:
+        return await _take_back(tx, leases, Lease.withdrawn)
+
+
+async def forget_earlier_life(store: Store, instance: str) -> bool:
+    """End the sessions that this Queue process had before it was killed. Returns whether there were any."""
+    async with store.transaction() as tx:
+        return await tx.close_sessions_of(instance) > 0
+
+
+async def withdraw_orphans(store: Store) -> Settled:
+    """Take back the leases that have no session any more, without blame."""
+    async with store.transaction() as tx:
+        return await _take_back(tx, await tx.orphaned_leases(STOP_GRACE, MAX_BATCH), Lease.withdrawn)
+
+
+async def reap(store: Store) -> Settled:
+    """End the sessions that nobody renewed, and every lease that has no session any more."""
+    async with store.transaction() as tx:
+        await tx.close_expired_sessions()
+        return await _take_back(tx, await tx.orphaned_leases(STOP_GRACE, MAX_BATCH), Lease.lost)
+
+
+async def _take_back(tx: QueueTransaction, leases: Collection[Lease], outcome: Callable[[Lease], Outcome]) -> Settled:
+    if not leases:
+        return Settled()
+    lines = {(lease.tenant_id, lease.key) for lease in leases}
+    await tx.lock_keys(lines)
+    endings = [(lease, outcome(lease)) for lease in (await tx.lock_leases(leases)).values()]
+    tokens = await _end(tx, endings)
+    return _summary(tokens, endings, await tx.promote(lines), more=len(leases) == MAX_BATCH)
+
+
+async def promote_due(store: Store) -> tuple[int, float | None]:
+    """Make ready what is due. Returns how many jobs may be ready now, and in how many seconds the next is due."""
+    async with store.transaction() as tx:
+        ready = await tx.make_due_jobs_ready(MAX_BATCH)
+        if due := await tx.due_keyed_jobs(MAX_BATCH):
+            lines = {(tenant_id, key) for tenant_id, _, key in due}
+            await tx.lock_keys(lines)
+            await tx.join_lines(due)
+            ready += await tx.promote(lines)
+        return ready, await tx.next_due_seconds()
+
+
+async def open_session(store: Store, session_id: UUID, instance: str, worker_id: str, kinds: Collection[str]) -> None:
+    """Remember the stream of a worker."""
+    async with store.transaction() as tx:
+        await tx.open_session(session_id, instance, worker_id, kinds, LEASE_DURATION)
+
+
+async def renew_sessions(store: Store, sessions: Collection[UUID]) -> set[UUID]:
+    """Keep sessions for another while, and return those that are still there."""
+    async with store.transaction() as tx:
+        return await tx.renew_sessions(sessions, LEASE_DURATION)
+
+
+async def leases_of(store: Store, sessions: Collection[UUID]) -> list[Lease]:
+    """Read the leases that sessions have."""
+    async with store.transaction() as tx:
+        return await tx.leases_of(sessions, count=None)
+
+
+async def cancelled_leases(store: Store, sessions: Collection[UUID]) -> list[tuple[UUID, UUID, UUID]]:
+    """Read session, job and token of the leases whose workers have to be told to stop."""
+    async with store.transaction() as tx:
+        return await tx.cancelled_leases(sessions)
+
+
+async def forget(store: Store) -> int:
+    """Remove some of what has been kept long enough. Returns how much was."""
+    async with store.transaction() as tx:
+        return await tx.forget(count=5_000)

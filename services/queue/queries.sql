@@ -1,0 +1,351 @@
+-- name: enqueue_jobs
+-- Put jobs in whose intent is new, and say where each stands. The keys of the jobs are locked. The length of a line is
+-- counted up to 1,000.
+WITH asked AS (
+    SELECT * FROM unnest(
+        %(tenant_ids)s::uuid[], %(ids)s::uuid[], %(kinds)s::text[], %(keys)s::text[], %(priorities)s::smallint[],
+        %(max_attempts)s::smallint[], %(payloads)b::bytea[], %(idempotency_keys)s::text[], %(digests)b::bytea[],
+        %(trace_parents)s::text[], %(run_times)s::timestamptz[]
+    ) WITH ORDINALITY AS asked (
+        tenant_id, id, kind, key, priority, max_attempts, payload, idempotency_key, digest, trace_parent, run_time, place
+    )
+), fresh AS (
+    INSERT INTO intent AS known (tenant_id, idempotency_key, job_id, digest, expire_time)
+    SELECT tenant_id, idempotency_key, id, digest, now() + interval '7 days'
+    FROM asked ORDER BY tenant_id, idempotency_key
+    ON CONFLICT (tenant_id, idempotency_key) DO UPDATE
+        SET job_id = excluded.job_id, digest = excluded.digest, expire_time = excluded.expire_time
+        WHERE known.expire_time < now()
+    RETURNING job_id
+), line AS (
+    SELECT keyed.tenant_id, keyed.key, found.length
+    FROM (SELECT DISTINCT tenant_id, key FROM asked WHERE key <> '') AS keyed
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS length FROM (
+            SELECT FROM job
+            WHERE job.tenant_id = keyed.tenant_id AND job.key = keyed.key AND job.key <> ''
+                AND job.state IN ('ready', 'leased', 'retrying')
+            UNION ALL (
+                SELECT FROM job
+                WHERE job.tenant_id = keyed.tenant_id AND job.key = keyed.key AND job.state = 'blocked'
+                LIMIT 1000
+            )
+        ) AS standing
+    ) AS found
+), placed AS (
+    SELECT asked.*, coalesce(asked.run_time > now(), false) AS scheduled,
+        CASE WHEN asked.key = '' THEN 0 ELSE line.length + row_number() OVER (
+            PARTITION BY asked.tenant_id, asked.key, coalesce(asked.run_time > now(), false) ORDER BY asked.place
+        ) - 1 END AS position
+    FROM asked
+    JOIN fresh ON fresh.job_id = asked.id
+    LEFT JOIN line ON line.tenant_id = asked.tenant_id AND line.key = asked.key
+), put AS (
+    INSERT INTO job (
+        tenant_id, id, kind, key, state, priority, max_attempts, run_time, idempotency_key, trace_parent, payload
+    )
+    SELECT tenant_id, id, kind, key,
+        CASE WHEN scheduled THEN 'scheduled' WHEN position > 0 THEN 'blocked' ELSE 'ready' END::job_state,
+        priority, max_attempts, coalesce(run_time, now()), idempotency_key, trace_parent, payload
+    FROM placed ORDER BY place
+    RETURNING id, state, run_time, create_time
+)
+SELECT put.id, put.state, put.run_time, put.create_time, placed.position
+FROM put JOIN placed ON placed.id = put.id;
+
+-- name: known_intents
+-- Read which jobs stand for these intents.
+SELECT intent.tenant_id, intent.idempotency_key, intent.job_id, intent.digest
+FROM unnest(%(tenant_ids)s::uuid[], %(idempotency_keys)s::text[]) AS asked (tenant_id, idempotency_key)
+JOIN intent ON intent.tenant_id = asked.tenant_id AND intent.idempotency_key = asked.idempotency_key;
+
+-- name: find_jobs
+-- Read jobs, live or ended, and how many of their keys come before them, counted up to 1,000.
+SELECT found.*,
+    CASE WHEN found.key = '' OR found.seq IS NULL OR found.state IN ('ready', 'leased', 'retrying') THEN 0
+    ELSE (
+        SELECT count(*) FROM (
+            SELECT FROM job
+            WHERE job.tenant_id = found.tenant_id AND job.key = found.key AND job.key <> ''
+                AND job.state IN ('ready', 'leased', 'retrying')
+            UNION ALL (
+                SELECT FROM job
+                WHERE job.tenant_id = found.tenant_id AND job.key = found.key AND job.state = 'blocked'
+                    AND job.seq < found.seq
+                LIMIT 1000
+            )
+        ) AS standing
+    ) END AS position
+FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[]) AS asked (tenant_id, id)
+CROSS JOIN LATERAL (
+    SELECT tenant_id, id, kind, key, state, priority, attempt, max_attempts, payload, idempotency_key, run_time,
+        create_time, trace_parent, last_error, NULL::timestamptz AS end_time, seq
+    FROM job WHERE job.tenant_id = asked.tenant_id AND job.id = asked.id
+    UNION ALL
+    SELECT tenant_id, id, kind, key, state, priority, attempt, max_attempts, payload, idempotency_key, run_time,
+        create_time, trace_parent, last_error, end_time, NULL::bigint AS seq
+    FROM ended_job WHERE ended_job.tenant_id = asked.tenant_id AND ended_job.id = asked.id
+) AS found;
+
+-- name: list_jobs
+-- Read a page of jobs, live and ended, newest first.
+SELECT * FROM (
+    (
+        SELECT tenant_id, id, kind, key, state, priority, attempt, max_attempts, payload, idempotency_key, run_time,
+            create_time, trace_parent, last_error, NULL::timestamptz AS end_time
+        FROM job
+        WHERE tenant_id = %(tenant_id)s::uuid AND id < %(before)s::uuid
+            AND (%(every_state)s::boolean OR state = ANY(%(states)s::job_state[]))
+            AND (%(kind)s::text = '' OR kind = %(kind)s::text)
+            AND (%(key)s::text = '' OR key = %(key)s::text)
+        ORDER BY id DESC LIMIT %(count)s::integer
+    )
+    UNION ALL
+    (
+        SELECT tenant_id, id, kind, key, state, priority, attempt, max_attempts, payload, idempotency_key, run_time,
+            create_time, trace_parent, last_error, end_time
+        FROM ended_job
+        WHERE tenant_id = %(tenant_id)s::uuid AND id < %(before)s::uuid
+            AND (%(every_state)s::boolean OR state = ANY(%(states)s::job_state[]))
+            AND (%(kind)s::text = '' OR kind = %(kind)s::text)
+            AND (%(key)s::text = '' OR key = %(key)s::text)
+        ORDER BY id DESC LIMIT %(count)s::integer
+    )
+) AS found
+ORDER BY id DESC LIMIT %(count)s::integer;
+
+-- name: lock_keys
+-- Let nobody else change these lines until the transaction ends. The numbers come sorted, so that two never wait for
+-- each other.
+SELECT pg_advisory_xact_lock(number) FROM unnest(%(numbers)s::bigint[]) AS number;
+
+-- name: claim_jobs
+-- Lease ready jobs to sessions, the n-th job to the n-th session. Sessions that are gone get none.
+WITH candidate AS (
+    SELECT found.row, row_number() OVER (ORDER BY found.priority, found.seq) AS slot
+    FROM unnest(%(kinds)s::text[]) AS wanted (kind)
+    CROSS JOIN LATERAL (
+        SELECT job.ctid AS row, job.priority, job.seq
+        FROM job
+        WHERE job.kind = wanted.kind AND job.state = 'ready'
+        ORDER BY job.priority, job.seq
+        LIMIT cardinality(%(session_ids)s::uuid[])
+        FOR UPDATE SKIP LOCKED
+    ) AS found
+)
+UPDATE job
+SET state = 'leased', attempt = attempt + 1, token = gen_random_uuid(),
+    session_id = (%(session_ids)s::uuid[])[candidate.slot]
+FROM candidate
+WHERE job.ctid = candidate.row
+    AND EXISTS (SELECT FROM worker_session WHERE worker_session.id = (%(session_ids)s::uuid[])[candidate.slot])
+RETURNING job.tenant_id, job.id, job.kind, job.key, job.state, job.priority, job.attempt, job.max_attempts, job.payload,
+    job.idempotency_key, job.run_time, job.create_time, job.trace_parent, job.last_error, job.session_id, job.token,
+    job.seq;
+
+-- name: lock_leases
+-- Read the leases that still stand under these tokens, and hold their jobs until the transaction ends.
+SELECT job.tenant_id, job.id, job.key, job.token, job.session_id, job.attempt, job.max_attempts,
+    job.cancel_time IS NOT NULL AS cancelled
+FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[]) AS held (tenant_id, id, token)
+JOIN job ON job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token
+WHERE job.state = 'leased'
+ORDER BY job.tenant_id, job.id
+FOR UPDATE OF job;
+
+-- name: end_leases
+-- Move leased jobs to the ended ones. One whose worker was asked to stop ends cancelled, whatever else it was.
+WITH ended AS (
+    DELETE FROM job
+    USING unnest(
+        %(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[], %(states)s::job_state[], %(errors)s::text[]
+    ) AS held (tenant_id, id, token, end_state, error)
+    WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token AND job.state = 'leased'
+    RETURNING job.*, held.end_state, held.error
+)
+INSERT INTO ended_job (
+    tenant_id, id, kind, key, state, priority, attempt, max_attempts, run_time, create_time, end_time, token,
+    idempotency_key, trace_parent, last_error, payload
+)
+SELECT tenant_id, id, kind, key, CASE WHEN cancel_time IS NULL THEN end_state ELSE 'cancelled' END, priority, attempt,
+    max_attempts, run_time, create_time, clock_timestamp(), token, idempotency_key, trace_parent,
+    coalesce(nullif(error, ''), last_error), payload
+FROM ended
+RETURNING token;
+
+-- name: requeue_leases
+-- Give leased jobs back, ready now or after a delay.
+UPDATE job
+SET state = held.next_state, session_id = NULL,
+    run_time = CASE WHEN held.next_state = 'retrying' THEN clock_timestamp() + held.delay ELSE job.run_time END,
+    last_error = coalesce(nullif(held.error, ''), job.last_error)
+FROM unnest(
+    %(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[], %(states)s::job_state[], %(errors)s::text[],
+    %(delays)s::interval[]
+) AS held (tenant_id, id, token, next_state, error, delay)
+WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token AND job.state = 'leased'
+RETURNING job.token;
+
+-- name: settled_before
+-- Read which of these leases were settled earlier, by a commit whose answer was lost.
+SELECT held.token
+FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[]) AS held (tenant_id, id, token)
+WHERE EXISTS (
+    SELECT FROM ended_job
+    WHERE ended_job.tenant_id = held.tenant_id AND ended_job.id = held.id AND ended_job.token = held.token
+) OR EXISTS (
+    SELECT FROM job
+    WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token AND job.state <> 'leased'
+);
+
+-- name: promote_keys
+-- Make ready the first blocked job of each line that has no head. The keys are locked.
+UPDATE job SET state = 'ready'
+FROM unnest(%(tenant_ids)s::uuid[], %(keys)s::text[]) AS line (tenant_id, key)
+CROSS JOIN LATERAL (
+    SELECT waiting.id FROM job AS waiting
+    WHERE waiting.tenant_id = line.tenant_id AND waiting.key = line.key AND waiting.state = 'blocked'
+    ORDER BY waiting.seq LIMIT 1
+) AS next
+WHERE job.tenant_id = line.tenant_id AND job.id = next.id AND job.state = 'blocked'
+    AND NOT EXISTS (
+        SELECT FROM job AS head
+        WHERE head.tenant_id = line.tenant_id AND head.key = line.key AND head.key <> ''
+            AND head.state IN ('ready', 'leased', 'retrying')
+    );
+
+-- name: make_due_jobs_ready
+-- Make ready what waited for its time and stands at the head of its line, or in none.
+UPDATE job SET state = 'ready'
+WHERE job.ctid = ANY(ARRAY(
+    SELECT due.ctid FROM job AS due
+    WHERE due.state IN ('scheduled', 'retrying') AND due.run_time <= clock_timestamp()
+        AND (due.state = 'retrying' OR due.key = '')
+    ORDER BY due.run_time LIMIT %(count)s::integer
+    FOR UPDATE SKIP LOCKED
+));
+
+-- name: due_keyed_jobs
+-- Read the jobs whose time has come and that have a line to join.
+SELECT tenant_id, id, key FROM job
+WHERE state IN ('scheduled', 'retrying') AND run_time <= clock_timestamp() AND state = 'scheduled' AND key <> ''
+ORDER BY run_time LIMIT %(count)s::integer;
+
+-- name: join_lines
+-- Put jobs whose time has come into their lines. The keys are locked.
+UPDATE job SET state = 'blocked'
+FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[]) AS due (tenant_id, id)
+WHERE job.tenant_id = due.tenant_id AND job.id = due.id AND job.state = 'scheduled';
+
+-- name: next_due_time
+-- Read in how many seconds the next job is due.
+SELECT extract(epoch FROM run_time - clock_timestamp())::double precision AS seconds
+FROM job WHERE state IN ('scheduled', 'retrying') ORDER BY run_time LIMIT 1;
+
+-- name: key_of_job
+-- Read the key of a live job.
+SELECT key FROM job WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid;
+
+-- name: lock_job
+-- Read the state of a live job, and hold it until the transaction ends.
+SELECT state FROM job WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid FOR UPDATE;
+
+-- name: end_waiting_job
+-- Cancel a job that no worker has.
+WITH ended AS (
+    DELETE FROM job WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid AND state <> 'leased' RETURNING *
+)
+INSERT INTO ended_job (
+    tenant_id, id, kind, key, state, priority, attempt, max_attempts, run_time, create_time, end_time, token,
+    idempotency_key, trace_parent, last_error, payload
+)
+SELECT tenant_id, id, kind, key, 'cancelled', priority, attempt, max_attempts, run_time, create_time, clock_timestamp(),
+    token, idempotency_key, trace_parent, last_error, payload
+FROM ended;
+
+-- name: ask_to_stop
+-- Mark a leased job, so that its worker is told to stop.
+UPDATE job SET cancel_time = clock_timestamp()
+WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid AND state = 'leased' AND cancel_time IS NULL;
+
+-- name: cancelled_leases
+-- Read the leases of these sessions whose workers have to be told to stop.
+SELECT session_id, id, token FROM job
+WHERE session_id = ANY(%(session_ids)s::uuid[]) AND cancel_time IS NOT NULL AND state = 'leased';
+
+-- name: ended_job
+-- Read the key and state of an ended job, and hold it until the transaction ends.
+SELECT key, state FROM ended_job WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid FOR UPDATE;
+
+-- name: revive_job
+-- Put a dead job back, at the end of its line and with all its attempts. Its key is locked.
+WITH dead AS (
+    DELETE FROM ended_job WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid AND state = 'dead' RETURNING *
+)
+INSERT INTO job (
+    tenant_id, id, kind, key, state, priority, max_attempts, run_time, create_time, token, idempotency_key, trace_parent,
+    last_error, payload
+)
+SELECT tenant_id, id, kind, key, CASE WHEN key = '' THEN 'ready' ELSE 'blocked' END::job_state, priority, max_attempts,
+    now(), create_time, token, idempotency_key, trace_parent, last_error, payload
+FROM dead;
+
+-- name: open_session
+-- Remember the stream of a worker.
+INSERT INTO worker_session (id, instance, worker_id, kinds, expire_time)
+VALUES (
+    %(id)s::uuid, %(instance)s::text, %(worker_id)s::text, %(kinds)s::text[],
+    clock_timestamp() + %(duration)s::interval
+);
+
+-- name: renew_sessions
+-- Keep sessions for another while, and say which are still there.
+UPDATE worker_session SET expire_time = clock_timestamp() + %(duration)s::interval
+WHERE id = ANY(%(ids)s::uuid[])
+RETURNING id;
+
+-- name: close_sessions
+-- Forget sessions. Their leases end with them.
+DELETE FROM worker_session WHERE id = ANY(%(ids)s::uuid[]);
+
+-- name: close_expired_sessions
+-- Forget the sessions that nobody renewed.
+DELETE FROM worker_session WHERE expire_time < clock_timestamp();
+
+-- name: close_sessions_of
+-- Forget the sessions of an earlier life of this Queue process.
+DELETE FROM worker_session WHERE instance = %(instance)s::text;
+
+-- name: leases_of
+-- Read the leases of sessions.
+SELECT tenant_id, id, key, token, session_id, attempt, max_attempts, cancel_time IS NOT NULL AS cancelled
+FROM job WHERE session_id = ANY(%(session_ids)s::uuid[]) AND state = 'leased'
+LIMIT %(count)s::integer;
+
+-- name: orphaned_leases
+-- Read the leases whose session is gone, and those whose worker was asked to stop and has not said that it did.
+SELECT tenant_id, id, key, token, session_id, attempt, max_attempts, cancel_time IS NOT NULL AS cancelled
+FROM job
+WHERE state = 'leased' AND (
+    NOT EXISTS (SELECT FROM worker_session WHERE worker_session.id = job.session_id)
+    OR cancel_time < clock_timestamp() - %(stop_grace)s::interval
+)
+LIMIT %(count)s::integer;
+
+-- name: forget_intents
+-- Remove expired intents.
+DELETE FROM intent WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM intent WHERE expire_time < now() ORDER BY expire_time LIMIT %(count)s::integer
+));
+
+-- name: forget_ended_jobs
+-- Remove completed and cancelled jobs that have been kept long enough: longer than any intent that names them.
+DELETE FROM ended_job WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM ended_job
+    WHERE state <> 'dead' AND end_time < now() - interval '7 days 1 hour'
+    ORDER BY end_time LIMIT %(count)s::integer
+));
+
+-- name: tell_others
+-- Hint to the other Queue processes that there is something to do.
+SELECT pg_notify('queue', %(instance)s::text);

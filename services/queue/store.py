@@ -1,0 +1,410 @@
+"""The queue's tables: named queries in, nouns out.
+
+Each of the busy loops has a line of its own to the database: no pool stands in its way, and its plans suit its work.
+The rest shares the pool.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+
+from services.kit.errors import ServiceUnavailable
+from services.kit.postgres import Database, Row, Transaction
+from services.kit.queries import load_queries
+from services.queue.job import Job, JobState, Lease, NewJob, Outcome, PlacedJob
+
+QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
+SCHEMA = "queue"
+CHANNEL = "queue"
+
+# The statistics of a queue are wrong by nature: the table is empty now and full in a second. Plans are made once, and
+# always go by index.
+STEADY_PLANS = "-c jit=off -c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
+ROW_BY_ROW = "-c enable_hashjoin=off -c enable_mergejoin=off"
+
+LineKey = tuple[UUID, str]
+
+
+class QueueTransaction:
+    """One transaction on the queue's tables."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    async def lock_keys(self, keys: Iterable[LineKey]) -> None:
+        """Let nobody else change the lines of these keys until the transaction ends."""
+        if numbers := sorted({_lock_number(tenant_id, key) for tenant_id, key in keys if key}):
+            await self._tx.run("lock_keys", numbers=numbers)
+
+    async def enqueue(self, jobs: Sequence[NewJob]) -> dict[UUID, PlacedJob]:
+        """Put in the jobs whose intent is new, and return those by id. The intents differ from each other."""
+        rows = await self._tx.many(
+            "enqueue_jobs",
+            tenant_ids=[job.tenant_id for job in jobs],
+            ids=[job.id for job in jobs],
+            kinds=[job.kind for job in jobs],
+            keys=[job.key for job in jobs],
+            priorities=[job.priority for job in jobs],
+            max_attempts=[job.max_attempts for job in jobs],
+            payloads=[job.payload for job in jobs],
+            idempotency_keys=[job.idempotency_key for job in jobs],
+            digests=[job.digest() for job in jobs],
+            trace_parents=[job.trace_parent for job in jobs],
+            run_times=[job.run_time for job in jobs],
+        )
+        asked = {job.id: job for job in jobs}
+        return {row["id"]: _placed(asked[row["id"]], row) for row in rows}
+
+    async def known_intents(self, intents: Collection[tuple[UUID, str]]) -> dict[tuple[UUID, str], tuple[UUID, bytes]]:
+        """The job and the digest that stand for each intent."""
+        rows = await self._tx.many(
+            "known_intents",
+            tenant_ids=[tenant_id for tenant_id, _ in intents],
+            idempotency_keys=[key for _, key in intents],
+        )
+        return {(row["tenant_id"], row["idempotency_key"]): (row["job_id"], row["digest"]) for row in rows}
+
+    async def find_jobs(self, ids: Collection[tuple[UUID, UUID]]) -> dict[UUID, PlacedJob]:
+        """The jobs, live or ended, that these tenants have under these ids."""
+        rows = await self._tx.many(
+            "find_jobs", tenant_ids=[tenant_id for tenant_id, _ in ids], ids=[job_id for _, job_id in ids]
+        )
+        return {row["id"]: PlacedJob(_job(row), row["position"]) for row in rows}
+
+    async def list_jobs(
+        self, tenant_id: UUID, *, states: Collection[JobState], kind: str, key: str, before: UUID, count: int
+    ) -> list[Job]:
+        """Jobs with ids below one, newest first. No states means all."""
+        rows = await self._tx.many(
+            "list_jobs",
+            tenant_id=tenant_id,
+            every_state=not states,
+            states=[state.value for state in states],
+            kind=kind,
+            key=key,
+            before=before,
+            count=count,
+        )
+        return [_job(row) for row in rows]
+
+    async def claim(self, kinds: Collection[str], sessions: Sequence[UUID]) -> list[tuple[Job, Lease]]:
+        """Lease ready jobs, one to each session named, in the order in which they have to run."""
+        rows = await self._tx.many("claim_jobs", kinds=sorted(kinds), session_ids=list(sessions))
+        rows.sort(key=lambda row: (row["priority"], row["seq"]))
+        return [(_job(row), _lease(row)) for row in rows]
+
+    async def lock_leases(self, leases: Collection[Lease]) -> dict[UUID, Lease]:
+        """Those leases that still stand, as they are now, by token. Their jobs are held until the transaction ends."""
+        if not leases:
+            return {}
+        return {row["token"]: _lease(row) for row in await self._tx.many("lock_leases", **_lease_columns(leases))}
+
+    async def end_leases(self, endings: Collection[tuple[Lease, Outcome]]) -> set[UUID]:
+        """Move jobs to the ended ones, and return the tokens of the leases that still stood."""
+        if not endings:
+            return set()
+        rows = await self._tx.many("end_leases", **_ending_columns(endings))
+        return {row["token"] for row in rows}
+
+    async def requeue_leases(self, endings: Collection[tuple[Lease, Outcome]]) -> None:
+        """Give jobs back to the queue, now or after a delay."""
+        if endings:
+            delays = [outcome.delay for _, outcome in endings]
+            await self._tx.run("requeue_leases", **_ending_columns(endings), delays=delays)
+
+    async def settled_before(self, leases: Collection[Lease]) -> set[UUID]:
+        """The tokens of those leases that an earlier commit settled."""
+        rows = await self._tx.many("settled_before", **_lease_columns(leases))
+        return {row["token"] for row in rows}
+
+    async def promote(self, keys: Iterable[LineKey]) -> int:
+        """Make ready the next job of each line that has no head. The keys are locked. Returns how many were."""
+        lines = sorted({line for line in keys if line[1]})
+        if not lines:
+            return 0
+        return await self._tx.run(
+            "promote_keys", tenant_ids=[tenant_id for tenant_id, _ in lines], keys=[key for _, key in lines]
+        )
+
+    async def make_due_jobs_ready(self, count: int) -> int:
+        """Make ready what waited for its time and has no line to join. Returns how many were."""
+        return await self._tx.run("make_due_jobs_ready", count=count)
+
+    async def due_keyed_jobs(self, count: int) -> list[tuple[UUID, UUID, str]]:
+        """Tenant, id and key of the jobs whose time has come and that have a line to join."""
+        rows = await self._tx.many("due_keyed_jobs", count=count)
+        return [(row["tenant_id"], row["id"], row["key"]) for row in rows]
+
+    async def join_lines(self, jobs: Sequence[tuple[UUID, UUID, str]]) -> None:
+        """Put jobs whose time has come into their lines, as blocked. The keys are locked."""
+        await self._tx.run("join_lines", tenant_ids=[job[0] for job in jobs], ids=[job[1] for job in jobs])
+
+    async def next_due_seconds(self) -> float | None:
+        """In how many seconds the next job is due, if one waits for its time."""
+        row = await self._tx.one("next_due_time")
+        return row["seconds"] if row else None
+
+    async def key_of(self, tenant_id: UUID, job_id: UUID) -> str | None:
+        """The key of a live job, empty if it has none. None when no such job lives."""
+        row = await self._tx.one("key_of_job", tenant_id=tenant_id, id=job_id)
+        return row["key"] if row else None
+
+    async def lock_job(self, tenant_id: UUID, job_id: UUID) -> JobState | None:
+        """The state of a live job, which is held until the transaction ends."""
+        row = await self._tx.one("lock_job", tenant_id=tenant_id, id=job_id)
+        return JobState(row["state"]) if row else None
+
+    async def ended_job(self, tenant_id: UUID, job_id: UUID) -> tuple[str, JobState] | None:
+        """The key and the state of an ended job, which is held until the transaction ends."""
+        row = await self._tx.one("ended_job", tenant_id=tenant_id, id=job_id)
+        return (row["key"], JobState(row["state"])) if row else None
+
+    async def end_waiting_job(self, tenant_id: UUID, job_id: UUID) -> None:
+        """Cancel a job if no worker has it."""
+        await self._tx.run("end_waiting_job", tenant_id=tenant_id, id=job_id)
+
+    async def ask_to_stop(self, tenant_id: UUID, job_id: UUID) -> None:
+        """Mark a job that a worker has, so that the worker is told to stop."""
+        await self._tx.run("ask_to_stop", tenant_id=tenant_id, id=job_id)
+
+    async def cancelled_leases(self, sessions: Collection[UUID]) -> list[tuple[UUID, UUID, UUID]]:
+        """Session, job and token of the leases whose workers have to stop."""
+        rows = await self._tx.many("cancelled_leases", session_ids=list(sessions))
+        return [(row["session_id"], row["id"], row["token"]) for row in rows]
+
+    async def revive_job(self, tenant_id: UUID, job_id: UUID) -> None:
+        """Put a dead job back at the end of its line, as blocked if it has one. The key is locked."""
+        await self._tx.run("revive_job", tenant_id=tenant_id, id=job_id)
+
+    async def open_session(
+        self, session_id: UUID, instance: str, worker_id: str, kinds: Collection[str], duration: timedelta
+    ) -> None:
+        """Remember the stream of a worker."""
+        await self._tx.run(
+            "open_session",
+            id=session_id,
+            instance=instance,
+            worker_id=worker_id,
+            kinds=sorted(kinds),
+            duration=duration,
+        )
+
+    async def renew_sessions(self, sessions: Collection[UUID], duration: timedelta) -> set[UUID]:
+        """Keep sessions for another while, and return those that are still there."""
+        rows = await self._tx.many("renew_sessions", ids=list(sessions), duration=duration)
+        return {row["id"] for row in rows}
+
+    async def close_sessions(self, sessions: Collection[UUID]) -> None:
+        """Forget sessions."""
+        if sessions:
+            await self._tx.run("close_sessions", ids=list(sessions))
+
+    async def close_expired_sessions(self) -> int:
+        """Forget the sessions that nobody renewed. Returns how many there were."""
+        return await self._tx.run("close_expired_sessions")
+
+    async def close_sessions_of(self, instance: str) -> int:
+        """Forget the sessions of one Queue process. Returns how many there were."""
+        return await self._tx.run("close_sessions_of", instance=instance)
+
+    async def leases_of(self, sessions: Collection[UUID], count: int | None) -> list[Lease]:
+        """The leases of sessions: all, or at most so many."""
+        if not sessions:
+            return []
+        rows = await self._tx.many("leases_of", session_ids=list(sessions), count=count)
+        return [_lease(row) for row in rows]
+
+    async def orphaned_leases(self, stop_grace: timedelta, count: int) -> list[Lease]:
+        """The leases whose session is gone, or whose worker does not stop although it was asked to."""
+        rows = await self._tx.many("orphaned_leases", stop_grace=stop_grace, count=count)
+        return [_lease(row) for row in rows]
+
+    async def forget(self, count: int) -> int:
+        """Remove what has been kept long enough. Returns how much was."""
+        intents = await self._tx.run("forget_intents", count=count)
+        return intents + await self._tx.run("forget_ended_jobs", count=count)
+
+
+class Line:
+    """One connection for one loop: opened when it is needed, and opened anew after it broke.
+
+    Args:
+        url: The address of the database.
+        options: Settings of its session.
+    """
+
+    def __init__(self, url: str, options: str) -> None:
+        self._url = url
+        self._options = options
+        self._connection: psycopg.AsyncConnection[Row] | None = None
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[QueueTransaction]:
+        """A transaction of several statements."""
+        async with self._connected() as connection, connection.transaction():
+            yield QueueTransaction(Transaction(connection, QUERIES))
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[QueueTransaction]:
+        """Single statements, each a transaction of its own."""
+        async with self._connected() as connection:
+            yield QueueTransaction(Transaction(connection, QUERIES))
+
+    async def tell_others(self, instance: str) -> None:
+        """Hint to the other Queue processes that there is something to do."""
+        async with self._connected() as connection:
+            await connection.execute(QUERIES["tell_others"], {"instance": instance})
+
+    async def told_by_others(self, instance: str) -> AsyncIterator[None]:
+        """Listen to the hints of the other Queue processes. The first comes when the listening begins."""
+        async with self._connected() as connection:
+            await connection.execute(f"LISTEN {CHANNEL}")
+            yield
+            async for hint in connection.notifies():
+                if hint.payload != instance:
+                    yield
+
+    async def close(self) -> None:
+        """Close the connection, until it is needed again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
+        async with self._turn:
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = await self._connect()
+                yield self._connection
+            except psycopg.OperationalError as error:
+                await self.close()
+                raise ServiceUnavailable(
+                    "the database cannot be reached just now; try again in a moment", service="database"
+                ) from error
+
+    async def _connect(self) -> psycopg.AsyncConnection[Row]:
+        return await psycopg.AsyncConnection[Row].connect(
+            self._url,
+            autocommit=True,
+            row_factory=dict_row,
+            connect_timeout=5,
+            prepare_threshold=1,
+            application_name=f"oiab-{SCHEMA}",
+            options=f"-c search_path={SCHEMA},public -c idle_in_transaction_session_timeout=60s {self._options}",
+        )
+
+
+class Store:
+    """The queue's tables, and the lines to them.
+
+    Args:
+        url: The address of the database in libpq's form.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url, SCHEMA, QUERIES, size=4)
+        self.enqueueing = Line(url, STEADY_PLANS)
+        # A claim that a crash of the database undoes is only made again, so it need not wait for the disk.
+        self.claiming = Line(url, f"{STEADY_PLANS} {ROW_BY_ROW} -c synchronous_commit=off")
+        self.settling = Line(url, f"{STEADY_PLANS} {ROW_BY_ROW}")
+        self.telling = Line(url, "-c synchronous_commit=off")
+        self.listening = Line(url, "")
+
+    async def __aenter__(self) -> Self:
+        await self._database.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for line in (self.enqueueing, self.claiming, self.settling, self.telling, self.listening):
+            await line.close()
+        await self._database.__aexit__()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[QueueTransaction]:
+        """A transaction on a connection of the pool."""
+        async with self._database.transaction() as tx:
+            yield QueueTransaction(tx)
+
+
+def _lock_number(tenant_id: UUID, key: str) -> int:
+    """The number of the advisory lock of a line."""
+    digest = hashlib.blake2b(key.encode(), key=tenant_id.bytes, digest_size=8, person=b"queue-line").digest()
+    return int.from_bytes(digest, signed=True)
+
+
+def _placed(asked: NewJob, row: Row) -> PlacedJob:
+    job = Job(
+        tenant_id=asked.tenant_id,
+        id=asked.id,
+        kind=asked.kind,
+        key=asked.key,
+        state=JobState(row["state"]),
+        priority=asked.priority,
+        attempt=0,
+        max_attempts=asked.max_attempts,
+        payload=asked.payload,
+        idempotency_key=asked.idempotency_key,
+        run_time=row["run_time"],
+        create_time=row["create_time"],
+        trace_parent=asked.trace_parent,
+    )
+    return PlacedJob(job, row["position"])
+
+
+def _job(row: Row) -> Job:
+    return Job(
+        tenant_id=row["tenant_id"],
+        id=row["id"],
+        kind=row["kind"],
+        key=row["key"],
+        state=JobState(row["state"]),
+        priority=row["priority"],
+        attempt=row["attempt"],
+        max_attempts=row["max_attempts"],
+        payload=row["payload"],
+        idempotency_key=row["idempotency_key"],
+        run_time=row["run_time"],
+        create_time=row["create_time"],
+        trace_parent=row["trace_parent"],
+        last_error=row["last_error"],
+        end_time=row.get("end_time"),
+    )
+
+
+def _lease(row: Row) -> Lease:
+    return Lease(
+        tenant_id=row["tenant_id"],
+        id=row["id"],
+        key=row["key"],
+        token=row["token"],
+        session_id=row["session_id"],
+        attempt=row["attempt"],
+        max_attempts=row["max_attempts"],
+        cancelled=row.get("cancelled", False),
+    )
+
+
+def _lease_columns(leases: Collection[Lease]) -> dict[str, list[Any]]:
+    return {
+        "tenant_ids": [lease.tenant_id for lease in leases],
+        "ids": [lease.id for lease in leases],
+        "tokens": [lease.token for lease in leases],
+    }
+
+
+def _ending_columns(endings: Collection[tuple[Lease, Outcome]]) -> dict[str, list[Any]]:
+    return {
+        **_lease_columns([lease for lease, _ in endings]),
+        "states": [outcome.state.value for _, outcome in endings],
+        "errors": [outcome.error for _, outcome in endings],
+    }

@@ -1,0 +1,122 @@
+"""One stream of one worker: the credit that it granted, the leases that it has, and what it is still to be told."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from services.kit.ids import new_id
+from services.queue.job import Job, Lease, WorkProtocolBroken
+
+MAX_CREDIT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """Run this job."""
+
+    job: Job
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The settlement is on disk."""
+
+    job_id: UUID
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The lease has ended: stop the job."""
+
+    job_id: UUID
+    token: UUID
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """The stream ends: well, or with a refusal."""
+
+    error: Exception | None = None
+
+
+Message = Leased | Settled | Ended | Goodbye
+
+
+@dataclass(slots=True)
+class Holding:
+    """A lease in the hands of the worker.
+
+    Attributes:
+        settling: The worker has settled it, and the commit is under way.
+        asked_to_stop: The worker was told that the job was cancelled.
+    """
+
+    lease: Lease
+    settling: bool = False
+    asked_to_stop: bool = False
+
+
+@dataclass(eq=False)
+class WorkSession:
+    """The stream of a worker."""
+
+    worker_id: str
+    kinds: frozenset[str]
+    id: UUID = field(default_factory=new_id)
+    credit: int = 0
+    closed: bool = False
+    holdings: dict[UUID, Holding] = field(default_factory=dict)
+    outbox: asyncio.Queue[Message] = field(default_factory=asyncio.Queue)
+
+    def grant(self, credit: int) -> None:
+        """The worker can take this many more jobs."""
+        if self.credit + len(self.holdings) + credit > MAX_CREDIT:
+            raise WorkProtocolBroken(f"a stream has at most {MAX_CREDIT} credits and leases at a time")
+        self.credit += credit
+
+    def deliver(self, job: Job, lease: Lease) -> None:
+        """Hand a job to the worker."""
+        self.credit -= 1
+        self.holdings[lease.token] = Holding(lease)
+        self.outbox.put_nowait(Leased(job, lease.token))
+
+    def begin_settling(self, job_id: UUID, token: UUID) -> Lease | None:
+        """The lease that the worker settles, if it stands and is not being settled already.
+
+        A token that the session does not hold is answered with the end of its lease.
+        """
+        holding = self.holdings.get(token)
+        if holding is None or holding.lease.id != job_id:
+            self.outbox.put_nowait(Ended(job_id, token))
+            return None
+        if holding.settling:
+            return None
+        holding.settling = True
+        return holding.lease
+
+    def end_settling(self, lease: Lease, *, settled: bool) -> None:
+        """Tell the worker what became of its settlement."""
+        if self.holdings.pop(lease.token, None):
+            self.outbox.put_nowait(Settled(lease.id, lease.token) if settled else Ended(lease.id, lease.token))
+
+    def ask_to_stop(self, token: UUID) -> None:
+        """Tell the worker, once, that a job was cancelled. The lease stands until it settles it."""
+        holding = self.holdings.get(token)
+        if holding and not holding.asked_to_stop:
+            holding.asked_to_stop = True
+            self.outbox.put_nowait(Ended(holding.lease.id, token, cancelled=True))
+
+    def drop_all_but(self, standing: Iterable[UUID]) -> None:
+        """Tell the worker of every lease that does not stand any more, unless its settlement is under way."""
+        gone = self.holdings.keys() - set(standing)
+        for token in [token for token in gone if not self.holdings[token].settling]:
+            lease = self.holdings.pop(token).lease
+            self.outbox.put_nowait(Ended(lease.id, token))
+
+    def say_goodbye(self, error: Exception | None = None) -> None:
+        """End the stream once everything before this is told."""
+        self.outbox.put_nowait(Goodbye(error))
