@@ -115,7 +115,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 refused = _status_of(error, method)
             finally:
                 code = grpc.StatusCode.OK if refused is None else _CODE_BY_NUMBER[refused.code]
-                telemetry.log().debug(
+                telemetry.log().info(
                     "call ended", method=method, code=code.name, ms=round((time.perf_counter() - started) * 1000, 2)
                 )
             if refused is not None:

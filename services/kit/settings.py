@@ -22,6 +22,7 @@ class MeshSettings(BaseSettings):
     sandbox_address: str = ""
     runtime_address: str = ""
     audit_address: str = ""
+    worker_address: str = ""
     log_level: str = Field(default="info", description="debug, info, warning or error.")
 
     def run_folder(self) -> Path:
