@@ -97,12 +97,8 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
         self, request_iterator: AsyncIterator[queue_service_pb2.WorkRequest], context: Context
     ) -> AsyncIterator[queue_service_pb2.WorkResponse]:
         session = mapping.session_from_proto(await _hello(request_iterator))
-
-        def gone(ctx: Context) -> None:
-            self._dispatcher.close(session)
-
         # A stream that is cut while nobody waits for its next message tells it only here.
-        context.add_done_callback(gone)
+        context.add_done_callback(lambda _: self._dispatcher.close(session))  # type: ignore[arg-type] # any callable will do
         try:
             await shielded(self._dispatcher.open(session))
             yield mapping.welcome_to_proto(session)
