@@ -1,9 +1,8 @@
 """Run the scripted model on its own: `python -m tests.model_server --port 4010`."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
+import contextlib
 from pathlib import Path
 
 from tests.model_server.server import ModelServer
@@ -12,7 +11,7 @@ from tests.model_server.server import ModelServer
 async def _serve(arguments: argparse.Namespace) -> None:
     where = {"socket": arguments.socket, "port": arguments.port, "key": arguments.key}
     async with ModelServer.serve(**where):
-        print("scripted model ready", flush=True)  # noqa: T201, a line for whoever waits for it
+        print("scripted model ready", flush=True)
         await asyncio.Event().wait()
 
 
@@ -25,10 +24,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.port is None and arguments.socket is None:
         parser.error("give --port, --socket or both")
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(arguments))
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":

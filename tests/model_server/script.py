@@ -5,9 +5,8 @@ A message may hold a whole script, `[[scenario:{"steps": [{"text": "hi"}]}]]`, n
 message is echoed. One step is one model call; the step after a tool call is the next one.
 """
 
-from __future__ import annotations
-
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +63,7 @@ class Step:
         """The text as it is sent, delta by delta."""
         if self.deltas:
             bounds = [len(self.text) * i // self.deltas for i in range(self.deltas + 1)]
-            return [self.text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+            return [self.text[a:b] for a, b in itertools.pairwise(bounds)]
         return _words(self.text)
 
 

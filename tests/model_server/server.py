@@ -1,7 +1,5 @@
 """The HTTP side of the scripted model: `/chat/completions` under any prefix, on a socket or port."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time
@@ -43,9 +41,7 @@ class ModelServer:
 
     @classmethod
     @asynccontextmanager
-    async def serve(
-        cls, *, socket: Path | None = None, port: int | None = None, key: str = ""
-    ) -> AsyncIterator[Self]:
+    async def serve(cls, *, socket: Path | None = None, port: int | None = None, key: str = "") -> AsyncIterator[Self]:
         """A server that listens until the block is left."""
         server = cls(key=key)
         runner = web.AppRunner(server.application(), handle_signals=False, shutdown_timeout=0.1)
@@ -77,9 +73,7 @@ class ModelServer:
         return web.Response(status=204)
 
     async def _models(self, _: web.Request) -> web.Response:
-        return web.json_response(
-            {"object": "list", "data": [{"id": "scripted", "object": "model"}]}
-        )
+        return web.json_response({"object": "list", "data": [{"id": "scripted", "object": "model"}]})
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -123,9 +117,7 @@ class _Answer:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """The step as server-sent events, usage in the last one."""
-        response = web.StreamResponse(
-            headers={"content-type": "text/event-stream", "cache-control": "no-cache"}
-        )
+        response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
         await response.prepare(request)
         await asyncio.sleep(self._step.first_delay)
         await self._send(response, {"role": "assistant", "content": ""})
@@ -168,9 +160,7 @@ class _Answer:
             return True
         return False
 
-    async def _send(
-        self, response: web.StreamResponse, delta: Mapping[str, Any], finish: str | None = None
-    ) -> None:
+    async def _send(self, response: web.StreamResponse, delta: Mapping[str, Any], finish: str | None = None) -> None:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         await self._line(response, self._frame([choice]))
 
@@ -195,9 +185,7 @@ class _Answer:
     def _finish_reason(self) -> str:
         return "tool_calls" if self._step.tools else "stop"
 
-    def _frame(
-        self, choices: list[dict[str, Any]], kind: str = "chat.completion.chunk"
-    ) -> dict[str, Any]:
+    def _frame(self, choices: list[dict[str, Any]], kind: str = "chat.completion.chunk") -> dict[str, Any]:
         return {
             "id": self._id,
             "object": kind,
