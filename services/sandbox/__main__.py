@@ -1,0 +1,81 @@
+"""Runs Sandbox: `python -m services.sandbox`."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import grpc
+from orginabox.runtime.v1 import runtime_service_pb2_grpc
+from orginabox.sandbox.v1 import sandbox_service_pb2_grpc
+
+from services.kit.channel import connect
+from services.kit.migrate import migrate
+from services.kit.postgres import Database
+from services.kit.server import run, serve
+from services.sandbox.bubblewrap import Bubblewrap
+from services.sandbox.fleet import Fleet, Place
+from services.sandbox.handler import SandboxHandler
+from services.sandbox.model_token import ModelTokens
+from services.sandbox.sandbox import Sandbox
+from services.sandbox.settings import SandboxSettings
+from services.sandbox.store import QUERIES, Store
+
+SERVICES = ("orginabox.sandbox.v1.SandboxService",)
+
+
+async def serve_sandbox(settings: SandboxSettings, stop: asyncio.Event) -> None:
+    """Put Sandbox together and serve it until told to stop."""
+    await asyncio.to_thread(migrate, settings.database_url, "sandbox", Path(__file__).with_name("migrations"))
+    async with (
+        Database(settings.database_url, "sandbox", QUERIES) as database,
+        connect(settings.address("runtime")) as to_runtime,
+    ):
+        store = Store(database)
+        async with store.transaction() as tx:
+            await tx.forget_processes()
+            await tx.forget_old_runs()
+        fleet = Fleet(
+            driver=Bubblewrap(settings.opencode, settings.sandbox_start_seconds),
+            place=place(settings),
+            issue_token=ModelTokens(runtime_service_pb2_grpc.RuntimeServiceStub(to_runtime)).issue,
+            report=partial(_keep, store),
+        )
+
+        def register(server: grpc.aio.Server) -> None:
+            handler = SandboxHandler(store, fleet, settings.patience())
+            sandbox_service_pb2_grpc.add_SandboxServiceServicer_to_server(handler, server)
+
+        sweep = asyncio.create_task(fleet.sweep_for_ever())
+        try:
+            await serve(settings.address("sandbox"), SERVICES, register, stop=stop)
+        finally:
+            sweep.cancel()
+            await asyncio.gather(sweep, return_exceptions=True)
+            await fleet.stop_all()
+
+
+def place(settings: SandboxSettings) -> Place:
+    """Where the sandboxes have their files, and what each may use."""
+    return Place(
+        volumes=settings.volumes,
+        runtime=settings.runtime,
+        model_door=settings.model_door,
+        limits=settings.limits(),
+        idle_seconds=settings.sandbox_idle_seconds,
+        keep_run_seconds=settings.run_keep_seconds,
+    )
+
+
+async def _keep(store: Store, sandbox: Sandbox) -> None:
+    async with store.transaction() as tx:
+        await tx.save_sandbox(sandbox)
+
+
+def main() -> None:
+    """Run Sandbox with the settings of the environment."""
+    settings = SandboxSettings()
+    run("sandbox", partial(serve_sandbox, settings), settings.log_level)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The contract's SandboxService: takes requests apart, asks, puts answers together."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+from orginabox.sandbox.v1 import sandbox_service_pb2 as pb
+from orginabox.sandbox.v1 import sandbox_service_pb2_grpc
+
+from services.kit.interceptor import Context
+from services.kit.pages import page_cursor, page_size, page_token
+from services.sandbox import mapping, operations
+from services.sandbox.fleet import Fleet
+from services.sandbox.patience import Patience
+from services.sandbox.store import Store
+
+
+class SandboxHandler(sandbox_service_pb2_grpc.SandboxServiceServicer):
+    """Sandboxes and the turns that run in them."""
+
+    def __init__(self, store: Store, fleet: Fleet, patience: Patience) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._patience = patience
+
+    async def ClaimSandbox(self, request: pb.ClaimSandboxRequest, context: Context) -> pb.ClaimSandboxResponse:
+        sandbox = await operations.claim_sandbox(
+            self._store, self._fleet, UUID(request.tenant_id), UUID(request.user_id)
+        )
+        return pb.ClaimSandboxResponse(sandbox=mapping.sandbox_to_proto(sandbox))
+
+    async def GetSandbox(self, request: pb.GetSandboxRequest, context: Context) -> pb.GetSandboxResponse:
+        sandbox = await operations.get_sandbox(self._store, UUID(request.tenant_id), UUID(request.sandbox_id))
+        return pb.GetSandboxResponse(sandbox=mapping.sandbox_to_proto(sandbox))
+
+    async def ListSandboxes(self, request: pb.ListSandboxesRequest, context: Context) -> pb.ListSandboxesResponse:
+        limit = page_size(request.page_size)
+        cursor = page_cursor(request.page_token, list="sandboxes", tenant=request.tenant_id)
+        after = UUID(str(cursor["id"])) if cursor else None
+        found = await operations.list_sandboxes(self._store, UUID(request.tenant_id), after, limit + 1)
+        page = found[:limit]
+        token = page_token({"id": str(page[-1].id)}, list="sandboxes", tenant=request.tenant_id)
+        return pb.ListSandboxesResponse(
+            sandboxes=map(mapping.sandbox_to_proto, page), next_page_token=token if len(found) > limit else ""
+        )
+
+    async def StopSandbox(self, request: pb.StopSandboxRequest, context: Context) -> pb.StopSandboxResponse:
+        sandbox = await operations.stop_sandbox(
+            self._store, self._fleet, UUID(request.tenant_id), UUID(request.sandbox_id)
+        )
+        return pb.StopSandboxResponse(sandbox=mapping.sandbox_to_proto(sandbox))
+
+    async def RunTurn(self, request: pb.RunTurnRequest, context: Context) -> AsyncIterator[pb.RunTurnResponse]:
+        turn = mapping.turn_from_proto(request)
+        run = await operations.run_turn(self._store, self._fleet, self._patience, turn, request.after_sequence)
+        async for batch in run.read(request.after_sequence):
+            yield mapping.batch_to_proto(turn.id, batch)
+
+    async def AbortTurn(self, request: pb.AbortTurnRequest, context: Context) -> pb.AbortTurnResponse:
+        await operations.abort_turn(self._fleet, UUID(request.turn_id))
+        return pb.AbortTurnResponse()
+
+    async def ReplyPermission(self, request: pb.ReplyPermissionRequest, context: Context) -> pb.ReplyPermissionResponse:
+        await operations.reply_permission(
+            self._fleet,
+            UUID(request.turn_id),
+            request.permission_id,
+            mapping.reply_from_proto(request.reply),
+            request.message,
+        )
+        return pb.ReplyPermissionResponse()

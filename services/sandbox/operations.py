@@ -1,0 +1,139 @@
+"""The verbs of the room: claim and stop sandboxes, run and stop turns, answer permissions."""
+
+import asyncio
+from uuid import UUID
+
+from services.sandbox.agent_ids import message_id
+from services.sandbox.driving import TurnDriver
+from services.sandbox.event import Failed, Reply, Started
+from services.sandbox.fleet import Fleet
+from services.sandbox.live import Live
+from services.sandbox.opencode import OpencodeError
+from services.sandbox.patience import Patience
+from services.sandbox.run import PermissionNotFound, Run, RunLost, SessionBusy, Turn
+from services.sandbox.sandbox import RuntimeNotApplied, Sandbox, SandboxStartFailed
+from services.sandbox.store import Store
+
+_UNKNOWN_MODEL = Failed("MODEL_NOT_FOUND", "The applied runtime does not know this model. Choose one of its models.")
+
+
+async def claim_sandbox(store: Store, fleet: Fleet, tenant_id: UUID, user_id: UUID) -> Sandbox:
+    """The user's sandbox, running."""
+    async with store.transaction() as tx:
+        sandbox = await tx.find_or_create_sandbox(tenant_id, user_id)
+    return (await fleet.ensure(sandbox)).sandbox
+
+
+async def get_sandbox(store: Store, tenant_id: UUID, sandbox_id: UUID) -> Sandbox:
+    """One sandbox."""
+    async with store.transaction() as tx:
+        return await tx.get_sandbox(tenant_id, sandbox_id)
+
+
+async def list_sandboxes(store: Store, tenant_id: UUID, after: UUID | None, limit: int) -> list[Sandbox]:
+    """The sandboxes of a tenant after one of them, oldest first."""
+    async with store.transaction() as tx:
+        return await tx.list_sandboxes(tenant_id, after, limit)
+
+
+async def stop_sandbox(store: Store, fleet: Fleet, tenant_id: UUID, sandbox_id: UUID) -> Sandbox:
+    """The sandbox, stopped."""
+    sandbox = await get_sandbox(store, tenant_id, sandbox_id)
+    await fleet.stop(sandbox.id)
+    return await get_sandbox(store, tenant_id, sandbox_id)
+
+
+async def run_turn(store: Store, fleet: Fleet, patience: Patience, turn: Turn, after: int) -> Run:
+    """The run of a turn: the one there is, or a new one when nothing of it was seen before."""
+    run = fleet.runs.get(turn.id)
+    if run is None:
+        if after > 0:
+            raise RunLost("the run of this turn is not known any more", turnId=turn.id)
+        run = fleet.runs[turn.id] = Run(turn)
+        # Whoever asked may go away; the run begins all the same, and who asks next joins it.
+        begin = asyncio.create_task(_begin(store, fleet, patience, run), name=f"begin-{turn.id}")
+        await asyncio.shield(begin)
+    if run.turn.tenant_id != turn.tenant_id:
+        raise RunLost("the run of this turn is not known", turnId=turn.id)
+    return run
+
+
+async def abort_turn(fleet: Fleet, turn_id: UUID) -> None:
+    """Stop a run. One that has ended stays as it is."""
+    run = _run(fleet, turn_id)
+    if driver := _driver(fleet, run):
+        await driver.abort()
+
+
+async def reply_permission(fleet: Fleet, turn_id: UUID, permission_id: str, reply: Reply, message: str) -> None:
+    """Answer a permission that a run waits for."""
+    run = _run(fleet, turn_id)
+    driver = _driver(fleet, run)
+    if driver is None:
+        raise PermissionNotFound("the turn does not wait for this permission", permissionId=permission_id)
+    await driver.reply(permission_id, reply, message)
+
+
+def _run(fleet: Fleet, turn_id: UUID) -> Run:
+    if run := fleet.runs.get(turn_id):
+        return run
+    raise RunLost("the run of this turn is not known", turnId=turn_id)
+
+
+def _driver(fleet: Fleet, run: Run) -> TurnDriver | None:
+    live = fleet.live(run.turn.sandbox_id)
+    return live.driver_of(run) if live else None
+
+
+async def _begin(store: Store, fleet: Fleet, patience: Patience, run: Run) -> None:
+    """Begin a run. A refusal reaches everybody who reads it, and leaves no trace."""
+    try:
+        sandbox = await get_sandbox(store, run.turn.tenant_id, run.turn.sandbox_id)
+        live = await fleet.ensure(sandbox)
+        _require_quiet(live, run.turn)
+        await _drive(store, live, patience, run)
+    except Exception as error:
+        fleet.runs.pop(run.turn.id, None)
+        run.refuse(error)
+        raise
+
+
+def _require_quiet(live: Live, turn: Turn) -> None:
+    if any(active.run.turn.session_id == turn.session_id for active in live.active.values()):
+        raise SessionBusy("another turn of this session runs", sessionId=turn.session_id)
+
+
+async def _drive(store: Store, live: Live, patience: Patience, run: Run) -> None:
+    turn = run.turn
+    model = turn.model or live.bundle.default_model
+    if model is None:
+        raise RuntimeNotApplied("the applied runtime has no model; add a provider and apply: oiab provider add")
+    known = live.bundle.has(model)
+    session = await _agent_session(store, live, turn) if known else ""
+    # The last thing that can go wrong: from here on the turn has run, and ends with an event of its own.
+    async with store.transaction() as tx:
+        if not await tx.begin_run(turn):
+            raise RunLost("this turn ran before, and its run is not known any more", turnId=turn.id)
+    run.append(Started(model.provider_id, model.model_id))
+    if not known:
+        run.append(_UNKNOWN_MODEL)
+        return
+    driver = TurnDriver(run, live.agent, live.hub, session, message_id(turn.id), patience)
+    live.start(run, driver, model, live.bundle.agent_for(model))
+
+
+async def _agent_session(store: Store, live: Live, turn: Turn) -> str:
+    """The agent's name of our session. A new one when the agent does not know it: its volume may have been replaced."""
+    if session := live.sessions.get(turn.session_id):
+        return session
+    async with store.transaction() as tx:
+        session = await tx.find_agent_session(turn.tenant_id, turn.session_id, turn.sandbox_id)
+    try:
+        if session is None or not await live.agent.has_session(session):
+            session = await live.agent.create_session(f"Session {turn.session_id}")
+    except OpencodeError as error:
+        raise SandboxStartFailed("the agent does not answer", sandboxId=turn.sandbox_id) from error
+    async with store.transaction() as tx:
+        await tx.save_agent_session(turn.tenant_id, turn.session_id, turn.sandbox_id, session)
+    live.sessions[turn.session_id] = session
+    return session

@@ -1,0 +1,358 @@
+"""Turns what opencode says of one session into the events of one turn. No I/O.
+
+opencode tells the whole state of a part again and again, and sends text piece by piece besides. The translator keeps
+how much of each part was told, so that the same state twice, or a state read by REST after a cut stream, tells only
+what is new.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from services.sandbox import agent_events as said_by
+from services.sandbox import event as events
+from services.sandbox.event import Event, Reply
+
+_TEXT_LIMIT = 256 * 1024
+_CUT = "\n… (cut)"
+_EDITING_TOOLS = frozenset({"edit", "write", "apply_patch", "patch"})
+_OVERLAP = 256
+
+
+@dataclass
+class _Text:
+    """A part of text or reasoning: how much of it was told."""
+
+    delta: type[events.TextDelta | events.ReasoningDelta]
+    told: int = 0
+    # Pieces were missed, so nothing more is told until the whole text is known.
+    gap: bool = False
+    ended: bool = False
+
+
+@dataclass
+class _Tool:
+    """A tool call: what of it was told."""
+
+    output: str = ""
+    started: bool = False
+    ended: bool = False
+
+
+class Translator:
+    """The events of one turn.
+
+    Args:
+        session_id: The session of the turn, in opencode's words.
+        message_id: The user's message that began the turn.
+    """
+
+    def __init__(self, session_id: str, message_id: str) -> None:
+        self._session_id = session_id
+        self._message_id = message_id
+        self._created = float("inf")
+        self._messages: set[str] = set()
+        self._summaries: set[str] = set()
+        self._descendants: set[str] = set()
+        self._texts: dict[str, _Text] = {}
+        self._tools: dict[str, _Tool] = {}
+        self._calls: dict[tuple[str, str], str] = {}
+        self._steps: set[str] = set()
+        self._permissions: dict[str, bool] = {}
+        self._catching_up = False
+        # Whether opencode took up the turn, how often it said that it is done since, and the error that it named.
+        self.begun = False
+        self.idle = 0
+        self.error: said_by.AgentError | None = None
+        # Whether the last word on a model call was that it is tried again.
+        self.retrying = False
+
+    @property
+    def pending_permissions(self) -> list[str]:
+        """The permissions that the agent waits for."""
+        return [permission for permission, waits in self._permissions.items() if waits]
+
+    @property
+    def tool_runs(self) -> bool:
+        """Whether a tool runs, which may take as long as it takes."""
+        return any(tool.started and not tool.ended for tool in self._tools.values())
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether text was missed that only REST can tell."""
+        return any(text.gap and not text.ended for text in self._texts.values())
+
+    def stream_was_cut(self) -> None:
+        """Pieces may have been missed: trust no piece of an unfinished text until its whole is known."""
+        for text in self._texts.values():
+            text.gap = not text.ended
+
+    @contextmanager
+    def catching_up(self) -> Iterator[None]:
+        """What is fed in this block was read by REST: where an unfinished text stands in it is not known."""
+        self._catching_up = True
+        try:
+            yield
+        finally:
+            self._catching_up = False
+
+    def feed(self, said: said_by.AgentEvent) -> Iterator[Event]:
+        """What the turn has to tell of something that opencode said."""
+        match said:
+            case said_by.PartGrew():
+                yield from self._grown(said)
+            case said_by.PartChanged(part=part):
+                yield from self._part(part)
+            case said_by.SessionChanged(info=info):
+                self._session(info)
+            case said_by.PermissionRequested() if self._is_ours(said.session_id):
+                yield from self._asked(said)
+            case said_by.PermissionAnswered() if self._is_ours(said.session_id):
+                yield from self._answered(said)
+            case _ if not isinstance(said, said_by.Connected) and said.session_id == self._session_id:
+                yield from self._of_session(said)
+
+    def _of_session(self, said: said_by.AgentEvent) -> Iterator[Event]:
+        match said:
+            case said_by.MessageChanged(info=info):
+                self._message(info)
+            case said_by.StatusChanged(status=status):
+                yield from self._status(status)
+            case said_by.SessionIdle():
+                self.idle += int(self.begun)
+            case said_by.SessionFailed(error=error) if self.begun:
+                self.error = self.error or error
+            case said_by.TodoChanged(todos=todos):
+                yield events.TodoUpdated([events.TodoItem(t.content, t.status, t.priority) for t in todos])
+
+    def _session(self, info: said_by.SessionInfo) -> None:
+        if info.parent_id and self._is_ours(info.parent_id):
+            self._descendants.add(info.id)
+
+    def _is_ours(self, session_id: str) -> bool:
+        return session_id == self._session_id or session_id in self._descendants
+
+    def _message(self, info: said_by.MessageInfo) -> None:
+        if info.id == self._message_id:
+            self._created = info.time.created
+        elif info.role == "assistant" and (info.parent_id == self._message_id or info.time.created >= self._created):
+            # A compaction in the middle of a turn goes on under a message of its own, so the parent is not enough.
+            self._messages.add(info.id)
+            self.begun = True
+            if info.summary is True:
+                self._summaries.add(info.id)
+
+    def _status(self, status: said_by.Status) -> Iterator[Event]:
+        self.begun = self.begun or status.type == "busy"
+        if status.type == "busy" and not self.idle:
+            # It goes on, so the error before was none of the end: a full context is compacted, for example.
+            self.error = None
+        if status.type == "retry":
+            self.retrying = True
+            yield events.Retrying(status.attempt, retry_message(status.message), _time(status.next))
+
+    def _part(self, part: said_by.Part) -> Iterator[Event]:
+        if part.type == "step-finish" and part.id not in self._steps:
+            # What a sub-agent costs is part of what the turn costs.
+            if part.message_id in self._messages or part.session_id in self._descendants:
+                self._steps.add(part.id)
+                self.retrying = False
+                yield _usage(part)
+            return
+        if part.message_id not in self._messages or part.message_id in self._summaries:
+            return
+        if part.type == "text":
+            yield from self._text(part, events.TextDelta)
+        elif part.type == "reasoning":
+            yield from self._text(part, events.ReasoningDelta)
+        elif part.type == "tool" and part.state:
+            yield from self._tool(part, part.state)
+
+    def _text(self, part: said_by.Part, delta: type[events.TextDelta | events.ReasoningDelta]) -> Iterator[Event]:
+        text = self._texts.setdefault(part.id, _Text(delta, gap=self._catching_up))
+        if text.ended:
+            return
+        text.ended = part.time.end is not None
+        if len(part.text) > text.told:
+            self.retrying = False
+            yield delta(part.id, part.text[text.told :])
+            text.told = len(part.text)
+
+    def _grown(self, said: said_by.PartGrew) -> Iterator[Event]:
+        text = self._texts.get(said.part_id)
+        if said.field == "text" and said.delta and text and not text.gap and not text.ended:
+            self.retrying = False
+            text.told += len(said.delta)
+            yield text.delta(said.part_id, said.delta)
+
+    def _tool(self, part: said_by.Part, state: said_by.ToolState) -> Iterator[Event]:
+        tool = self._tools.setdefault(part.id, _Tool())
+        self._calls[part.message_id, part.call_id] = part.id
+        self.retrying = False
+        if tool.ended or state.status == "pending":
+            return
+        if not tool.started:
+            tool.started = True
+            yield events.ToolStarted(part.id, part.tool, _title(part, state), _shortened(state.input))
+        output = state.metadata.get("output")
+        if isinstance(output, str) and (new := new_output(tool.output, output)):
+            tool.output = output
+            yield events.ToolOutput(part.id, _short(new))
+        if state.status in {"completed", "error"}:
+            tool.ended = True
+            yield _finished(part, state)
+            if state.status == "completed" and part.tool in _EDITING_TOOLS:
+                yield from (events.FileEdited(path) for path in _edited_paths(state.metadata))
+
+    def _asked(self, said: said_by.PermissionRequested) -> Iterator[Event]:
+        if said.id in self._permissions:
+            return
+        self._permissions[said.id] = True
+        call = (said.tool.message_id, said.tool.call_id) if said.tool else ("", "")
+        diff = said.metadata.get("diff")
+        yield events.PermissionAsked(
+            permission_id=said.id,
+            permission=said.permission,
+            title=_short(_asked_for(said)),
+            patterns=said.patterns,
+            always_patterns=said.always,
+            diff=_short(diff) if isinstance(diff, str) else "",
+            call_id=self._calls.get(call, ""),
+        )
+
+    def _answered(self, said: said_by.PermissionAnswered) -> Iterator[Event]:
+        if not self._permissions.get(said.request_id):
+            return
+        self._permissions[said.request_id] = False
+        reply = Reply(said.reply) if said.reply in set(Reply) else Reply.REJECT
+        yield events.PermissionReplied(said.request_id, reply)
+
+
+def new_output(told: str, output: str) -> str:
+    """What an output has that was not told. opencode shows only the end of a long one, so the beginning may be gone."""
+    if output.startswith(told):
+        return output[len(told) :]
+    tail = told[-_OVERLAP:]
+    found = output.rfind(tail)
+    return output[found + len(tail) :] if found >= 0 else output
+
+
+def retry_message(said: str) -> str:
+    """Why a call is tried again, in our words: the provider's may hold addresses and more."""
+    if is_rate_limit(said):
+        return "The model provider limits how often it may be called. Trying again."
+    return "The model provider did not answer well. Trying again."
+
+
+def is_rate_limit(said: str) -> bool:
+    """Whether a provider's message speaks of a limit of its own."""
+    words = ("rate limit", "rate_limit", "ratelimit", "too many requests", "quota", "overloaded", "429")
+    return any(word in said.lower() for word in words)
+
+
+UNAVAILABLE = events.Failed("PROVIDER_UNAVAILABLE", "The model provider cannot be reached. Try again later.")
+RATE_LIMITED = events.Failed(
+    "PROVIDER_RATE_LIMITED", "The model provider limits how often it may be called. Try again later."
+)
+_UNAUTHENTICATED = events.Failed(
+    "PROVIDER_UNAUTHENTICATED", "The model provider refused the key. Set a valid one, then apply the runtime."
+)
+_UNKNOWN_MODEL = events.Failed("MODEL_NOT_FOUND", "The model provider does not know this model. Choose another.")
+_BAD_RESPONSE = events.Failed("PROVIDER_BAD_RESPONSE", "The model provider sent an answer that cannot be read.")
+_BY_STATUS = {401: _UNAUTHENTICATED, 403: _UNAUTHENTICATED, 404: _UNKNOWN_MODEL, 408: UNAVAILABLE, 429: RATE_LIMITED}
+_BY_NAME = {
+    "ProviderAuthError": _UNAUTHENTICATED,
+    "ContextOverflowError": events.Failed(
+        "AGENT_ERROR", "The conversation is longer than the model can read. Start a new session."
+    ),
+    "MessageOutputLengthError": events.Failed("AGENT_ERROR", "The answer is longer than the model may write."),
+}
+_BY_WORDS = {
+    "Model not found": _UNKNOWN_MODEL,
+    "ProviderModelNotFound": _UNKNOWN_MODEL,
+    "JSON parsing failed": _BAD_RESPONSE,
+    "Type validation failed": _BAD_RESPONSE,
+    "Invalid JSON response": _BAD_RESPONSE,
+}
+_SERVER_ERRORS = range(500, 600)
+
+
+def failure(error: said_by.AgentError) -> events.Failed:
+    """An error of opencode as the end of a turn. Nothing of the provider's answer but its status is told."""
+    status = error.data.status_code or 0
+    known = _BY_NAME.get(error.name) or _BY_STATUS.get(status)
+    known = known or next((failed for words, failed in _BY_WORDS.items() if words in error.data.message), None)
+    if known:
+        return known
+    if status in _SERVER_ERRORS:
+        return UNAVAILABLE
+    if status:
+        return events.Failed("AGENT_ERROR", f"The model provider refused the request with HTTP status {status}.")
+    return events.Failed("AGENT_ERROR", "The agent stopped with an error.")
+
+
+def _finished(part: said_by.Part, state: said_by.ToolState) -> events.ToolFinished:
+    failed = state.status == "error"
+    return events.ToolFinished(
+        call_id=part.id,
+        tool=part.tool,
+        title=_title(part, state),
+        output="" if failed else _short(state.output),
+        error=_short(state.error or "The tool failed.") if failed else None,
+        seconds=max(0.0, ((state.time.end or 0) - state.time.start) / 1000) if state.time.end else 0.0,
+    )
+
+
+def _usage(part: said_by.Part) -> events.Usage:
+    tokens = part.tokens
+    return events.Usage(
+        input_tokens=int(tokens.input),
+        output_tokens=int(tokens.output),
+        reasoning_tokens=int(tokens.reasoning),
+        cache_read_tokens=int(tokens.cache.read),
+        cache_write_tokens=int(tokens.cache.write),
+        cost_micro_usd=round(part.cost * 1_000_000),
+    )
+
+
+def _title(part: said_by.Part, state: said_by.ToolState) -> str:
+    """What a call is about: as opencode says once it is done, before that what the arguments tell."""
+    candidates = (state.title, *(state.input.get(name) for name in ("description", "filePath", "pattern", "query")))
+    title = next((text for text in candidates if isinstance(text, str) and text), "")
+    return _short(title, 200) if title != part.tool else ""
+
+
+def _asked_for(said: said_by.PermissionRequested) -> str:
+    told = (said.metadata.get(name) for name in ("command", "filepath", "url"))
+    return next((text for text in told if isinstance(text, str) and text), ", ".join(said.patterns))
+
+
+def _edited_paths(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """The files that an editing tool says it changed."""
+    files = metadata.get("files")
+    found = files if isinstance(files, list) else [metadata.get("filediff"), metadata.get("filepath")]
+    told: set[str] = set()
+    for item in found:
+        path = item.get("filePath") or item.get("file") if isinstance(item, dict) else item
+        if isinstance(path, str) and path not in told:
+            told.add(path)
+            yield path
+
+
+def _short(text: str, limit: int = _TEXT_LIMIT) -> str:
+    return text if len(text) <= limit else text[:limit] + _CUT
+
+
+def _shortened(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments small enough to be an event: a whole file may be one of them."""
+    return {name: _short(item, _TEXT_LIMIT // 4) if isinstance(item, str) else item for name, item in value.items()}
+
+
+def _time(milliseconds: float) -> datetime:
+    """A time of opencode. It is the sandbox that says it, so nonsense becomes now."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.now(UTC)
