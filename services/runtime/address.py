@@ -52,7 +52,7 @@ class Address:
 
         Args:
             url: The address.
-            root: The path that an address without one means.
+            root: The path that an address means which has none, or only the beginning of it.
             has_key: Whether calls carry a key, which must not cross a public network in the clear.
 
         Raises:
@@ -65,7 +65,8 @@ class Address:
             raise ProviderAddressRefused(
                 f"{host} is not on a private network, so its key needs https", host=host, scheme=parts.scheme
             )
-        return cls(parts.scheme, host, port, _path(parts, host) or root)
+        path = _path(parts, host)
+        return cls(parts.scheme, host, port, root if root.startswith(f"{path}/") else path)
 
     @property
     def is_ip(self) -> bool:

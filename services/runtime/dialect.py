@@ -42,9 +42,7 @@ class Dialect:
     vendor_url: str = ""
     """Where it is when nobody says. Empty means that an address must be given."""
     root: str = ""
-    """The path that an address without one means."""
-    api_prefix: str = ""
-    """What the agent's library puts between the base address and the call."""
+    """The path that an address means which has none or only the beginning of it. The agent's library adds the call."""
     default_models: tuple[str, ...] = ()
     """The models when nobody says. Empty means that some must be given."""
     native_id: str = ""
@@ -77,8 +75,7 @@ DIALECTS: Mapping[ProviderKind, Dialect] = {
         calls=_OPENAI_CALLS,
         key_header="api-key",
         key_prefix="",
-        root="/openai",
-        api_prefix="/v1",
+        root="/openai/v1",
         native_id="azure",
     ),
     ProviderKind.OPENAI_COMPATIBLE: Dialect(npm="@ai-sdk/openai-compatible", calls=_OPENAI_CALLS),

@@ -103,10 +103,12 @@ class Door:
         if route is None:
             raise DoorClosed(404, "not_found_error", f"no provider {provider_id[:32]} is applied")
         dialect = route.provider.dialect
-        if (method, call.removeprefix(dialect.api_prefix)) not in dialect.calls:
+        if (method, call) not in dialect.calls:
             raise DoorClosed(403, "permission_error", "only calls to models go out")
         if not route.readable:
-            raise DoorClosed(503, "api_error", "the stored key of this provider cannot be read; set it again")
+            raise DoorClosed(
+                401, "authentication_error", "the provider's stored key cannot be read; set it again"
+            )
         return Passage(
             holder=holder,
             cluster=route.cluster,

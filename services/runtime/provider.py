@@ -265,7 +265,4 @@ def _checked_url(url: str, dialect: Dialect, kind: ProviderKind, *, has_key: boo
         if not dialect.vendor_url:
             raise ProviderInvalid(f"{kind} needs an address", field="provider.base_url")
         return ""
-    address = Address.parse(url, root=dialect.root, has_key=has_key)
-    # Azure's portal shows addresses with and without the part that the library adds.
-    path = address.path.removesuffix(dialect.api_prefix) if dialect.api_prefix else address.path
-    return replace(address, path=path or dialect.root).url
+    return Address.parse(url, root=dialect.root, has_key=has_key).url

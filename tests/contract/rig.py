@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 
@@ -14,11 +15,11 @@ from services.kit.server import Register, serve
 
 @asynccontextmanager
 async def served(
-    services: Sequence[str], register: Register, layers: Sequence[Layer] = ()
+    services: Sequence[str], register: Register, layers: Sequence[Layer] = (), *, socket: Path | None = None
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """Serve handlers as a process of their own would, and give a channel to them."""
+    """Serve handlers as a process of their own would, on a new socket or the one given, and give a channel to them."""
     with tempfile.TemporaryDirectory(prefix="oiab-") as folder:
-        address = f"unix://{folder}/s.sock"
+        address = f"unix://{socket or Path(folder, 's.sock')}"
         stop = asyncio.Event()
         server = asyncio.create_task(serve(address, services, register, layers=layers, stop=stop))
         async with connect(address) as channel:

@@ -89,11 +89,11 @@ class Runtime:
 
 
 @asynccontextmanager
-async def runtime(url: str, home: Path) -> AsyncIterator[Runtime]:
-    """Run Runtime until the block ends."""
+async def runtime(url: str, home: Path, socket: Path | None = None) -> AsyncIterator[Runtime]:
+    """Run Runtime until the block ends, on a socket of its own unless one is given."""
     box = installation(RuntimeSettings(home=home, run_dir=home / "run"))
     async with Database(url, SCHEMA, QUERIES) as database:
         store = Store(database)
         await operations.restore(box, store)
-        async with served(SERVICES, partial(register, box, store)) as channel:
+        async with served(SERVICES, partial(register, box, store), socket=socket) as channel:
             yield Runtime(channel, box, store)
