@@ -1,0 +1,1 @@
+"""The terminal: the `oiab` command line, and the chat in it."""

@@ -1,0 +1,66 @@
+"""The command line as a whole."""
+
+from typing import Annotated
+
+import typer
+
+from gateways.chat.cli import asking, audit, provider, runtime, session
+
+HELP = """
+Org in a Box: an AI agent for every employee, sandboxed, durable and on record, on one box you own.
+
+Start it, talk to it, and give it a better model:
+
+\b
+  oiab up --detach
+  oiab ask "Say hello"
+  oiab chat
+  oiab provider add anthropic
+  oiab runtime apply
+
+\b
+OIAB_HOME          where everything is kept (~/.orginabox)
+OIAB_PORT          the port of the box on this machine (8787)
+OIAB_URL           where the box is, when it is elsewhere
+ORGINABOX_API_KEY  the key that opens it, when it is not in the home
+"""
+
+EXIT_CODES = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the box does not answer; 4 wrong key; 130 aborted."
+
+
+def build() -> typer.Typer:
+    """The command line with every command."""
+    app = typer.Typer(
+        name="oiab",
+        help=HELP,
+        epilog=EXIT_CODES,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    app.add_typer(_box())
+    app.add_typer(asking.app)
+    app.add_typer(session.app, name="sessions")
+    app.add_typer(provider.app, name="provider")
+    app.add_typer(runtime.app, name="runtime")
+    app.add_typer(audit.app)
+    return app
+
+
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"oiab {installed('orginabox')}")
+        raise typer.Exit
+
+
+def _box() -> typer.Typer:
+    """`up`, `down`, `status`, `logs` and `doctor`."""
+    from services.box.commands import app as box
+
+    return box
