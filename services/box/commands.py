@@ -184,14 +184,15 @@ def _runs(pid: int) -> bool:
 
 def _stop_supervisor(state: BoxState) -> None:
     """Ask a supervisor to stop, and kill it when it takes longer than it should."""
+    from services.box.leftovers import wait_until_dead
+
     try:
         supervisor = psutil.Process(state.pid)
         supervisor.send_signal(signal.SIGTERM)
-        supervisor.wait(DOWN_SECONDS)
+        for late in wait_until_dead([supervisor], DOWN_SECONDS):
+            late.kill()
     except psutil.NoSuchProcess:
         return
-    except psutil.TimeoutExpired:
-        supervisor.kill()
 
 
 def _follow_logs(folder: Path, name: str | None) -> None:

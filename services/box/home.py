@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from dotenv import dotenv_values
+
 from services.box.errors import BoxError
 
 # A unix socket's path holds 107 bytes. The longest that is ever put below the run folder names a sandbox by its id.
 LONGEST_SOCKET = 107
 ROOM_BELOW_RUN = 60
+# Stands in the environment of every process of a home, so that `oiab down` finds them whoever started them,
+# and of nothing else.
+MARK = "OIAB_SUPERVISED_HOME"
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,10 @@ class Home:
         """The unix socket on which a process listens."""
         return self.run / f"{name}.sock"
 
+    def settings(self) -> dict[str, str]:
+        """The settings that hold for every start."""
+        return {name: value for name, value in dotenv_values(self.settings_file).items() if value is not None}
+
     def create(self) -> None:
         """Make every folder that is missing, each for its owner only."""
         own_folder(self.root)
@@ -107,8 +116,9 @@ class Home:
         return path.read_text().strip()
 
     def api_key(self, environ: Mapping[str, str]) -> str:
-        """The key that opens the API: the one in the environment, else the one generated for this home."""
-        return environ.get("ORGINABOX_API_KEY") or self.secret("api_key")
+        """The key that opens the API: the one that is set, else the one generated for this home."""
+        told = {**self.settings(), **environ}
+        return told.get("ORGINABOX_API_KEY") or self.secret("api_key")
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from services.box import envoy, postgres
 from services.box.errors import BoxError
-from services.box.home import Home
+from services.box.home import MARK, Home
 from services.box.probes import UnixConnection, grpc_probe, http_probe
 from services.box.process import Probe, ProcessSpec
 from services.box.settings import Settings
@@ -25,8 +25,6 @@ WITHOUT_DATABASE = frozenset({"worker"})
 # Of our own environment a process gets only this: somebody's keys and tokens are none of its business.
 PASSED = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")
 PASSED_PREFIXES = ("DBUS_", "LC_", "LD_", "NODE_EXTRA_CA", "OIAB_", "OTEL_", "PYTHON", "SSL_CERT_", "XDG_RUNTIME")
-# Marks every process of a home, so that `oiab down` finds them all whatever happened to the supervisor.
-MARK = "OIAB_SUPERVISED_HOME"
 
 
 class PortTaken(BoxError):
@@ -110,8 +108,7 @@ class Installation:
         if name not in WITHOUT_DATABASE:
             env["OIAB_DATABASE_URL"] = database_url
         if name == "api":
-            key = self.settings.api_key
-            env["ORGINABOX_API_KEY"] = key.get_secret_value() if key else self.home.api_key({})
+            env["ORGINABOX_API_KEY"] = self.home.api_key(self.environ)
         return ProcessSpec(
             name=name,
             argv=(sys.executable, "-m", f"services.{name}"),

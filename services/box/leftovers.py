@@ -2,17 +2,18 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterable
 
 import psutil
 
-from services.box.home import Home
-from services.box.installation import MARK
+from services.box.home import MARK, Home
 from services.box.state import BoxState, is_alive, read_state
 
 # How long each kind of signal is given. PostgreSQL is asked last and in its own way.
 GENTLE_SECONDS = 5.0
 POSTGRES_SECONDS = 20.0
+POLL_SECONDS = 0.05
 
 
 def find_leftovers(home: Home) -> list[psutil.Process]:
@@ -21,7 +22,7 @@ def find_leftovers(home: Home) -> list[psutil.Process]:
     roots = [*_written_down(state), *_marked(home)] if state else list(_marked(home))
     found = {process.pid: process for root in roots for process in (root, *_children(root))}
     found.pop(os.getpid(), None)
-    return [process for process in found.values() if process.is_running() and not _buried(process)]
+    return [process for process in found.values() if not _is_dead(process)]
 
 
 def end_leftovers(home: Home) -> int:
@@ -40,10 +41,20 @@ def _end(processes: Iterable[psutil.Process], number: signal.Signals, seconds: f
     asked = list(processes)
     for process in asked:
         _send(process, number)
-    _, alive = psutil.wait_procs(asked, timeout=seconds)
-    for process in alive:
+    for process in wait_until_dead(asked, seconds):
         _send(process, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=GENTLE_SECONDS)
+    wait_until_dead(asked, GENTLE_SECONDS)
+
+
+def wait_until_dead(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait for the death of processes and return those that still live. A dead one may lie unburied for long."""
+    end = time.monotonic() + seconds
+    alive = list(processes)
+    while alive := [process for process in alive if not _is_dead(process)]:
+        if time.monotonic() > end:
+            break
+        time.sleep(POLL_SECONDS)
+    return alive
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
@@ -75,9 +86,9 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _buried(process: psutil.Process) -> bool:
+def _is_dead(process: psutil.Process) -> bool:
     try:
-        return process.status() == psutil.STATUS_ZOMBIE
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 

@@ -114,7 +114,7 @@ MODEL_MESSAGES = {
 
 
 def edge_mappers() -> list[dict[str, Any]]:
-    """The edge's refusals for Envoy: first those for gRPC clients, who get the code and the sentence in their own way."""
+    """The edge's refusals for Envoy: gRPC clients, first, get code and sentence in their own way."""
     return [
         *(_grpc_mapper(refusal) for refusal in REFUSALS if refusal.message != ENVOY_SAYS),
         {"filter": SPEAKS_GRPC, "body_format_override": _text(ENVOY_SAYS)},

@@ -7,13 +7,27 @@ from collections.abc import Callable, Mapping
 from services.box.home import Home
 from services.box.installation import Installation, database
 from services.box.leftovers import end_leftovers
+from services.box.process import ProcessSpec
 from services.box.settings import read_settings
 from services.box.state import BoxPhase, BoxState, write_state
 from services.box.supervisor import Supervisor
 
+Processes = Callable[[Installation, str, ProcessSpec | None], list[ProcessSpec]]
 
-def run(home: Home, environ: Mapping[str, str], told: Callable[[BoxState], None]) -> None:
+
+def run(
+    home: Home,
+    environ: Mapping[str, str],
+    told: Callable[[BoxState], None],
+    processes: Processes = Installation.processes,
+) -> None:
     """Run an installation until SIGTERM, SIGINT or SIGHUP.
+
+    Args:
+        home: Where it lives.
+        environ: What it is told, with what its home says where the environment is silent.
+        told: Called whenever something about it changes.
+        processes: What to run.
 
     Raises:
         HomeBusy: Another supervisor runs this home.
@@ -24,10 +38,10 @@ def run(home: Home, environ: Mapping[str, str], told: Callable[[BoxState], None]
         # What a killed supervisor left must be gone before its successors start.
         end_leftovers(home)
         home.state_file.unlink(missing_ok=True)
-        asyncio.run(_run(home, environ, told))
+        asyncio.run(_run(home, {**home.settings(), **environ}, told, processes))
 
 
-async def _run(home: Home, environ: Mapping[str, str], told: Callable[[BoxState], None]) -> None:
+async def _run(home: Home, environ: Mapping[str, str], told: Callable[[BoxState], None], processes: Processes) -> None:
     installation = Installation(home, read_settings(home), environ)
     installation.refuse_taken_port()
     url, server = await database(home, installation.settings, installation.environment())
@@ -38,7 +52,7 @@ async def _run(home: Home, environ: Mapping[str, str], told: Callable[[BoxState]
 
     supervisor = Supervisor(
         home,
-        installation.processes(url, server),
+        processes(installation, url, server),
         installation.settings.address,
         told=tell,
         open_for_business=installation.open_for_business(),

@@ -22,8 +22,6 @@ class Settings(BaseSettings):
     """Web origins that may call the API besides those of this machine, with commas between them."""
     rate_limit: int = Field(1000, ge=1)
     """How many requests a second the edge takes in all, so that a runaway client cannot drown the box."""
-    api_key: SecretStr | None = Field(None, validation_alias="ORGINABOX_API_KEY")
-    """The key that opens the API. Without it one is generated in the home."""
 
     @property
     def address(self) -> str:

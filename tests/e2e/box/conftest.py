@@ -1,34 +1,19 @@
-"""A running Envoy before small servers that stand in for the API, for Runtime and for a model provider."""
+"""A running Envoy before small servers that stand in for the API."""
 
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from socket import socket
-from typing import Any
 
 import grpc.aio
 import httpx
 import pytest
-from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_status import rpc_status
-from orginabox.api.v1 import (
-    health_service_pb2,
-    health_service_pb2_grpc,
-    session_service_pb2,
-    session_service_pb2_grpc,
-    turn_service_pb2,
-    turn_service_pb2_grpc,
-)
-from orginabox.turn.v1 import turn_event_pb2, turn_log_service_pb2, turn_log_service_pb2_grpc
 
 from services.box import envoy
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from tests.e2e.box.stand_in import StandInSessions, StandInTurns, start_api
 
 
 @pytest.fixture
@@ -43,63 +28,6 @@ def free_port() -> int:
     with socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-class StandInHealth(health_service_pb2_grpc.HealthServiceServicer):
-    """Says that all is well."""
-
-    async def GetHealth(self, request: Any, context: Context) -> health_service_pb2.GetHealthResponse:
-        return health_service_pb2.GetHealthResponse(ok=True)
-
-
-@dataclass
-class StandInSessions(session_service_pb2_grpc.SessionServiceServicer):
-    """Remembers what it was asked with."""
-
-    metadata: dict[str, str] = field(default_factory=dict)
-
-    async def CreateSession(
-        self, request: session_service_pb2.CreateSessionRequest, context: Context
-    ) -> session_service_pb2.CreateSessionResponse:
-        self.metadata.clear()
-        self.metadata.update({key: str(value) for key, value in context.invocation_metadata() or ()})
-        return session_service_pb2.CreateSessionResponse(session_id="s1")
-
-    async def GetSession(self, request: Any, context: Context) -> Any:
-        info = error_details_pb2.ErrorInfo(reason="ERROR_REASON_SESSION_NOT_FOUND", domain="orginabox.dev")
-        detail = any_pb2.Any()
-        detail.Pack(info)
-        refusal = status_pb2.Status(code=5, message="no session of yours has this id", details=[detail])
-        await context.abort_with_status(rpc_status.to_status(refusal))
-
-
-@dataclass
-class StandInTurns(turn_service_pb2_grpc.TurnServiceServicer):
-    """Streams as many events as the turn's id says."""
-
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def StreamTurnEvents(
-        self, request: turn_service_pb2.StreamTurnEventsRequest, context: Context
-    ) -> AsyncIterator[turn_event_pb2.TurnEvent]:
-        if request.turn_id == "endless":
-            yield turn_event_pb2.TurnEvent(sequence=1, turn_id="endless")
-            try:
-                await asyncio.sleep(60)
-            finally:
-                self.cancelled.set()
-        resumed = dict(context.invocation_metadata() or ()).get("last-event-id", request.from_sequence)
-        for sequence in range(int(resumed) + 1, int(request.turn_id) + 1):
-            event = turn_event_pb2.TurnEvent(sequence=sequence, turn_id=request.turn_id)
-            event.text_delta.text = 'a line\ndata: {"sequence":"99"} \n\ndata: {"sequence":"98"'
-            yield event
-
-
-class StandInLog(turn_log_service_pb2_grpc.TurnLogServiceServicer):
-    """A method of the mesh, on the same server as the public ones."""
-
-    async def OpenTurn(self, request: Any, context: Context) -> turn_log_service_pb2.OpenTurnResponse:
-        return turn_log_service_pb2.OpenTurnResponse(text="secret")
 
 
 @dataclass
@@ -151,21 +79,6 @@ async def running_envoy(folder: Path, edge: envoy.Edge) -> AsyncIterator[None]:
         log.close()
 
 
-async def start_api(address: str, sessions: StandInSessions, turns: StandInTurns) -> grpc.aio.Server:
-    """The stand-in of the API."""
-    server = grpc.aio.server()
-    health_service_pb2_grpc.add_HealthServiceServicer_to_server(StandInHealth(), server)
-    session_service_pb2_grpc.add_SessionServiceServicer_to_server(sessions, server)
-    turn_service_pb2_grpc.add_TurnServiceServicer_to_server(turns, server)
-    turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(StandInLog(), server)
-    checks = health.aio.HealthServicer()
-    await checks.set("", health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    server.add_insecure_port(address)
-    await server.start()
-    return server
-
-
 @pytest.fixture
 async def running(folder: Path) -> AsyncIterator[Running]:
     """Envoy before the stand-in of the API."""
@@ -182,7 +95,7 @@ async def strict(folder: Path) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def _running(folder: Path, edge: envoy.Edge) -> AsyncIterator[Running]:
-    sessions, turns = StandInSessions(), StandInTurns()
+    sessions, turns = StandInSessions(), StandInTurns()  # type: ignore[abstract]
     api = await start_api(edge.api_address, sessions, turns)
     try:
         async with (

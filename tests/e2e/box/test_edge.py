@@ -13,7 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from orginabox.api.v1 import session_service_pb2, session_service_pb2_grpc, turn_service_pb2, turn_service_pb2_grpc
 from orginabox.turn.v1 import turn_log_service_pb2, turn_log_service_pb2_grpc
 
-from tests.e2e.box.conftest import Running, start_api
+from tests.e2e.box.conftest import Running
+from tests.e2e.box.stand_in import start_api
 
 
 def assert_refused(answer: httpx.Response, status: int, code: int, reason: str) -> dict[str, Any]:
@@ -126,7 +127,8 @@ async def test_service_away_and_back(running: Running) -> None:
 async def test_cors(running: Running) -> None:
     async def allowed(origin: str) -> str | None:
         headers = {"origin": origin, "access-control-request-method": "POST"}
-        return (await running.http.options("/v1/sessions", headers=headers)).headers.get("access-control-allow-origin")
+        answer = await running.http.options("/v1/sessions", headers=headers)
+        return dict(answer.headers).get("access-control-allow-origin")
 
     assert await allowed("http://localhost:3000") == "http://localhost:3000"
     assert await allowed("http://127.0.0.1:5173") == "http://127.0.0.1:5173"

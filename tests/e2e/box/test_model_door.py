@@ -1,4 +1,4 @@
-"""The model door: a sandbox's call leaves with the real key, on the provider's path, to Runtime's cluster, or not at all."""
+"""The model door: a sandbox's call leaves with the real key, to the provider that Runtime names, or not at all."""
 
 import asyncio
 import json
@@ -36,6 +36,7 @@ class StandInRuntime:
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     async def check(self, request: Any, _: Any) -> Any:
+        """Answer for a call."""
         asked = json_format.MessageToDict(request)["attributes"]["request"]["http"]
         self.asked.append(asked)
         if asked["headers"].get("authorization") != "Bearer throw-away":
@@ -53,7 +54,7 @@ class StandInRuntime:
     async def start(self, address: str) -> grpc.aio.Server:
         """Listen."""
         server = grpc.aio.server()
-        method = grpc.unary_unary_rpc_method_handler(
+        method: Any = grpc.unary_unary_rpc_method_handler(
             self.check,
             request_deserializer=message("CheckRequest").FromString,
             response_serializer=lambda answer: answer.SerializeToString(),
@@ -74,6 +75,7 @@ class StandInProvider:
     port: int = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Say three words."""
         self.seen = {name.lower(): value for name, value in request.headers.items()}
         self.path = request.path_qs
         await request.read()
