@@ -56,13 +56,10 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
     ):
         store, feeds = Store(database), Feeds()
         queue, audits = queue_grpc.QueueServiceStub(to_queue), audit_grpc.AuditServiceStub(to_audit)
-        dispatcher = Dispatcher(store, queue, audits)
 
         def register(server: grpc.aio.Server) -> None:
             sandboxes = sandbox_grpc.SandboxServiceStub(to_sandbox)
-            session_service_pb2_grpc.add_SessionServiceServicer_to_server(
-                SessionHandler(store, dispatcher.dispatch), server
-            )
+            session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionHandler(store), server)
             turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnHandler(store, feeds, sandboxes), server)
             provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(
                 ProviderHandler(store, runtime_grpc.RuntimeServiceStub(to_runtime)), server
@@ -72,7 +69,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
 
         background = [
-            asyncio.create_task(dispatcher.run()),
+            asyncio.create_task(Dispatcher(store, queue, audits).run()),
             asyncio.create_task(Reaper(store, feeds, queue).run()),
         ]
         layers = [single_operator(settings.key())]

@@ -1,11 +1,11 @@
 """Sends the outbox on its way: jobs to Queue, records to Audit, each until it is confirmed.
 
-What was just committed is sent at once, from memory; what a crash or a silent receiver left behind is found in the
-database every second. Both receivers know each message by its own id, so that sending twice is harmless.
+What was just committed is sent at once; what a crash or a silent receiver left behind is found every second. Both
+receivers know each message by its own id, so that sending twice is harmless.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from uuid import UUID
 
@@ -37,12 +37,6 @@ class Dispatcher:
         self._store = store
         self._queue = queue
         self._audit = audit
-        self._wanted = {receiver: asyncio.Event() for receiver in Receiver}
-
-    def dispatch(self, outgoing: Sequence[Outgoing]) -> None:
-        """Send messages that were just committed, soon."""
-        for message in outgoing:
-            self._wanted[message.receiver].set()
 
     async def run(self) -> None:
         """Send for ever."""
@@ -51,7 +45,7 @@ class Dispatcher:
             tasks.create_task(self._drain_for_ever(Receiver.AUDIT, self._append))
 
     async def _drain_for_ever(self, receiver: Receiver, send: Callable[[list[Outgoing]], Awaitable[None]]) -> None:
-        wanted = self._wanted[receiver]
+        wanted = self._store.sent[receiver]
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(wanted.wait(), POLL_SECONDS)
@@ -79,21 +73,25 @@ class Dispatcher:
 
     async def _enqueue_session(self, messages: list[Outgoing]) -> None:
         for message in messages:
-            turn_id = message.message["turn_id"]
-            answer = await self._queue.EnqueueJob(
-                queue_service_pb2.EnqueueJobRequest(
-                    tenant_id=str(message.tenant_id),
-                    kind="agent-turn",
-                    key=f"session:{message.message['session_id']}",
-                    payload=turn_id.encode(),
-                    idempotency_key=f"turn:{turn_id}",
-                    max_attempts=TURN_ATTEMPTS,
-                    trace_parent=message.message["trace_parent"],
-                )
+            with telemetry.span("enqueue turn", parent=message.message["trace_parent"]):
+                await self._enqueue_turn(message)
+
+    async def _enqueue_turn(self, message: Outgoing) -> None:
+        turn_id = message.message["turn_id"]
+        answer = await self._queue.EnqueueJob(
+            queue_service_pb2.EnqueueJobRequest(
+                tenant_id=str(message.tenant_id),
+                kind="agent-turn",
+                key=f"session:{message.message['session_id']}",
+                payload=turn_id.encode(),
+                idempotency_key=f"turn:{turn_id}",
+                max_attempts=TURN_ATTEMPTS,
+                trace_parent=message.message["trace_parent"],
             )
-            async with self._store.transaction() as tx:
-                await tx.save_job(message.tenant_id, UUID(turn_id), UUID(answer.job.job_id))
-                await tx.delete_outbox([message.number])
+        )
+        async with self._store.transaction() as tx:
+            await tx.save_job(message.tenant_id, UUID(turn_id), UUID(answer.job.job_id))
+            await tx.delete_outbox([message.number])
 
     async def _append(self, waiting: list[Outgoing]) -> None:
         await self._audit.AppendRecords(

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from services.api import outbox
-from services.api.outbox import Outgoing
 from services.api.session import ModelRef, Session, SessionBusy, title_from
 from services.api.store import NewTurn, Store, Transaction
 from services.api.turn import (
@@ -35,11 +34,10 @@ EndingEvent = Callable[[UUID, int, Ending], Event]
 
 @dataclass(frozen=True)
 class Prompted:
-    """A prompt that is on disk: its turn, its place in line, and what others have to be told of it."""
+    """A prompt that is on disk: its turn, and its place in line."""
 
     turn: Turn
     position: int
-    outgoing: list[Outgoing]
 
 
 async def create_session(
@@ -135,17 +133,15 @@ async def prompt(
         if request_id and (first := await tx.find_turn_by_request(session, request_id)):
             if first.text != text or first.model != (model or session.model):
                 raise RequestIdReused("this request id said something else; use a new one", requestId=request_id)
-            return Prompted(first, await tx.count_turns_before(first), [])
+            return Prompted(first, await tx.count_turns_before(first))
         position = await tx.count_live_turns(session)
         if position >= INBOX_LIMIT:
             raise InboxFull(session_id)
         turn = await tx.insert_turn(NewTurn(new_id(), session, text, model or session.model, request_id))
         await tx.touch_session(session, title_from(text))
-        outgoing = [
-            await tx.send(outbox.turn_job(turn, trace_parent)),
-            await _record(tx, caller, "agent.prompt", f"turn:{turn.id}", session_id),
-        ]
-    return Prompted(turn, position, outgoing)
+        await tx.send(outbox.turn_job(turn, trace_parent))
+        await _record(tx, caller, "agent.prompt", f"turn:{turn.id}", session_id)
+    return Prompted(turn, position)
 
 
 async def get_turn(store: Store, caller: Caller, turn_id: UUID) -> Turn:
@@ -259,8 +255,8 @@ async def _end(tx: Transaction, turn: Turn, ending: Ending) -> Turn:
 
 async def _record(
     tx: Transaction, caller: Caller, action: str, target: str, session_id: UUID | None, **payload: str
-) -> Outgoing:
-    return await tx.send(outbox.audit_record(new_id(), caller, action, target=target, session_id=session_id, **payload))
+) -> None:
+    await tx.send(outbox.audit_record(new_id(), caller, action, target=target, session_id=session_id, **payload))
 
 
 def _now() -> datetime:

@@ -1,6 +1,6 @@
 """What others have to be told: messages written in the transaction of the change that they tell of."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 from uuid import UUID
@@ -24,10 +24,6 @@ class Outgoing:
     receiver: Receiver
     message: dict[str, Any]
     number: int = 0
-
-    def numbered(self, number: int) -> "Outgoing":
-        """The same message with its place in the outbox."""
-        return replace(self, number=number)
 
 
 def turn_job(turn: Turn, trace_parent: str) -> Outgoing:

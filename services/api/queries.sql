@@ -135,8 +135,7 @@ UPDATE turn SET job_id = %(job)s::uuid WHERE turn_id = %(id)s::uuid AND tenant_i
 
 -- name: insert_outbox
 INSERT INTO outbox (tenant_id, receiver, message)
-VALUES (%(tenant)s::uuid, %(receiver)s::text, %(message)s::jsonb)
-RETURNING outbox_id;
+VALUES (%(tenant)s::uuid, %(receiver)s::text, %(message)s::jsonb);
 
 -- name: read_outbox
 SELECT outbox_id, tenant_id, receiver, message FROM outbox

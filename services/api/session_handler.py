@@ -1,6 +1,5 @@
 """The contract's SessionService: takes requests apart, asks the operations, puts answers together."""
 
-from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -8,7 +7,6 @@ from orginabox.api.v1 import session_service_pb2 as pb
 from orginabox.api.v1 import session_service_pb2_grpc
 
 from services.api import mapping, operations
-from services.api.outbox import Outgoing
 from services.api.store import Store
 from services.kit import telemetry
 from services.kit.caller import caller
@@ -17,16 +15,10 @@ from services.kit.pages import page_cursor, page_size, page_token
 
 
 class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
-    """Sessions and what is said in them.
+    """Sessions and what is said in them."""
 
-    Args:
-        store: Where they are kept.
-        dispatch: Sends messages of the outbox on their way without waiting for it.
-    """
-
-    def __init__(self, store: Store, dispatch: Callable[[Sequence[Outgoing]], None]) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._dispatch = dispatch
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Context) -> pb.CreateSessionResponse:
         session = await operations.create_session(
@@ -94,7 +86,6 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
             request_id=_optional_id(request.request_id),
             trace_parent=telemetry.trace_parent(),
         )
-        self._dispatch(prompted.outgoing)
         return pb.PromptResponse(
             turn_id=str(prompted.turn.id), position=prompted.position, turn=mapping.turn_to_proto(prompted.turn)
         )

@@ -1,5 +1,6 @@
 """Sessions, turns and the event log in PostgreSQL."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from services.api.outbox import Outgoing
+from services.api.outbox import Outgoing, Receiver
 from services.api.session import ModelRef, Session, SessionNotFound
 from services.api.turn import Event, LeaseLost, Turn, TurnNotFound, TurnState
 from services.kit.caller import Caller
@@ -37,6 +38,7 @@ class Transaction:
 
     def __init__(self, sql: SqlTransaction) -> None:
         self._sql = sql
+        self.sent: set[Receiver] = set()
 
     async def insert_session(
         self, caller: Caller, session_id: UUID, title: str, model: ModelRef | None, request_id: UUID | None
@@ -215,15 +217,15 @@ class Transaction:
         """Keep the id of a turn's job."""
         await self._sql.run("save_job", id=turn_id, tenant=tenant_id, job=job_id)
 
-    async def send(self, outgoing: Outgoing) -> Outgoing:
-        """Put a message into the outbox, and return it with its number."""
-        row = await self._sql.one(
+    async def send(self, outgoing: Outgoing) -> None:
+        """Put a message into the outbox; it is on its way as soon as the transaction has committed."""
+        await self._sql.run(
             "insert_outbox",
             tenant=outgoing.tenant_id,
             receiver=outgoing.receiver.value,
             message=Jsonb(outgoing.message),
         )
-        return outgoing.numbered(row["outbox_id"] if row else 0)
+        self.sent.add(outgoing.receiver)
 
     async def read_outbox(self, receiver: str) -> list[Row]:
         """Messages that wait for a receiver, oldest first."""
@@ -247,16 +249,24 @@ class Transaction:
 
 
 class Store:
-    """The store of Api."""
+    """The store of Api.
+
+    Attributes:
+        sent: Set whenever a message for a receiver has been committed to the outbox.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.sent = {receiver: asyncio.Event() for receiver in Receiver}
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Open a transaction."""
         async with self._database.transaction() as sql:
-            yield Transaction(sql)
+            transaction = Transaction(sql)
+            yield transaction
+        for receiver in transaction.sent:
+            self.sent[receiver].set()
 
     async def ready(self) -> None:
         """Return when the database answers, else raise ServiceUnavailable."""
