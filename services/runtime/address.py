@@ -11,6 +11,7 @@ from services.kit.errors import DomainError, Kind
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _PORTS = {"http": 80, "https": 443}
 
@@ -59,7 +60,7 @@ class Address:
             ProviderAddressRefused: It may not be used.
         """
         parts = _split(url)
-        host, port = _host(parts, url), _port(parts)
+        host, port = _host(parts), _port(parts)
         _refuse_metadata(host)
         if has_key and parts.scheme == "http" and not is_private(host):
             raise ProviderAddressRefused(
@@ -96,6 +97,8 @@ def is_private(host: str) -> bool:
 
 
 def _split(url: str) -> SplitResult:
+    if not _PRINTABLE.fullmatch(url):  # the library drops tabs and line ends without a word
+        raise ProviderAddressRefused("the address holds characters that an address does not", host="")
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -112,13 +115,13 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
-def _host(parts: SplitResult, url: str) -> str:
+def _host(parts: SplitResult) -> str:
     host = (parts.hostname or "").removesuffix(".")
     if "%" not in host and _as_ip(host) is not None:
         return str(ipaddress.ip_address(host))
     # Resolvers read 2852039166, 0xa9fea9fe and 169.254.43518 as numbers: a host that ends like one must be a plain one.
     last = host.rpartition(".")[2]
-    if not _HOST.fullmatch(host) or re.fullmatch(r"\d+|0x[0-9a-f]*", last) or not url.isascii():
+    if not _HOST.fullmatch(host) or re.fullmatch(r"\d+|0x[0-9a-f]*", last):
         raise ProviderAddressRefused("the address has no host that can be read", host=host)
     return host
 

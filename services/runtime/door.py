@@ -106,9 +106,7 @@ class Door:
         if (method, call) not in dialect.calls:
             raise DoorClosed(403, "permission_error", "only calls to models go out")
         if not route.readable:
-            raise DoorClosed(
-                401, "authentication_error", "the provider's stored key cannot be read; set it again"
-            )
+            raise DoorClosed(401, "authentication_error", "the provider's stored key cannot be read; set it again")
         return Passage(
             holder=holder,
             cluster=route.cluster,
