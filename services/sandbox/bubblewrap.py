@@ -39,6 +39,12 @@ _INNER_DOOR = "/run/model"
 _INNER_BRIDGE = "/run/bridge"
 _SOCKET = "agent.sock"
 _TEMPORARY = ("--tmpfs", "/tmp", "--tmpfs", "/dev/shm")  # noqa: S108 - the sandbox's own
+_PROC_READ_ONLY = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger", "/proc/mtrr")
+_PROC_HIDDEN = (
+    "/proc/acpi", "/proc/asound", "/proc/scsi", "/proc/kcore", "/proc/keys", "/proc/kmsg", "/proc/latency_stats",
+    "/proc/sched_debug", "/proc/slabinfo", "/proc/timer_list", "/proc/timer_stats", "/proc/vmallocinfo",
+    "/proc/kpagecgroup", "/proc/kpagecount", "/proc/kpageflags", "/proc/pagetypeinfo",
+)  # fmt: skip
 _LISTENING = b"opencode server listening on"
 _LOG_LIMIT = 2**20
 
@@ -256,7 +262,7 @@ def _options(launch: Launch, agent: Path, files: _Files, flags: Sequence[str]) -
         *_system(),
         "--dir", "/etc",
         *_etc(files),
-        "--proc", "/proc", "--dev", "/dev", *_TEMPORARY, "--dir", "/run",
+        "--proc", "/proc", *_proc(), "--dev", "/dev", *_TEMPORARY, "--dir", "/run",
         "--dir", "/home",
         "--bind", str(launch.home), INNER_HOME,
         "--ro-bind", str(launch.config), INNER_CONFIG,
@@ -280,6 +286,22 @@ def _system() -> list[str]:
         elif path.is_dir():
             options += ["--ro-bind", str(path), str(path)]
     return options
+
+
+def _proc() -> list[str]:
+    """What of /proc is about the host and not about processes: read-only, or not at all.
+
+    Its files belong to the host's root. When it is root who runs the box, the agent is that root to them, whatever its
+    user id inside, and a setting such as the pattern of core dumps would lead out of the sandbox.
+    """
+    read_only = [path for path in _PROC_READ_ONLY if Path(path).exists()]
+    hidden = [path for path in _PROC_HIDDEN if Path(path).is_file()]
+    emptied = [path for path in _PROC_HIDDEN if Path(path).is_dir()]
+    return [
+        *(option for path in read_only for option in ("--ro-bind", path, path)),
+        *(option for path in hidden for option in ("--ro-bind", "/dev/null", path)),
+        *(option for path in emptied for option in ("--tmpfs", path, "--remount-ro", path)),
+    ]
 
 
 def _etc(files: _Files) -> list[str]:

@@ -101,13 +101,17 @@ class Fleet:
         await asyncio.gather(*(self.stop(sandbox_id) for sandbox_id in list(self._live)))
 
     async def sweep_for_ever(self) -> None:
-        """From time to time end what has been idle for long, and forget runs that were kept for long enough."""
+        """Sweep from time to time."""
         while True:
             await asyncio.sleep(min(_SWEEP_SECONDS, self.place.idle_seconds))
-            self._forget_runs()
-            for sandbox_id, live in list(self._live.items()):
-                if live.idle_seconds > self.place.idle_seconds:
-                    await self._stop_idle(sandbox_id)
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """End what has been idle for long, and forget runs that were kept for long enough."""
+        self._forget_runs()
+        for sandbox_id, live in list(self._live.items()):
+            if live.idle_seconds > self.place.idle_seconds:
+                await self._stop_idle(sandbox_id)
 
     async def _stop_idle(self, sandbox_id: UUID) -> None:
         async with self._locks[sandbox_id]:
