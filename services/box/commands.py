@@ -83,10 +83,9 @@ def status(
         )
         raise typer.Exit(NOT_RUNNING)
     if as_json:
-        out.print(view.as_json(state), highlight=False, soft_wrap=True)
+        out.print(view.as_json(home, state), highlight=False, soft_wrap=True)
     else:
-        out.print(f"{state.phase} {state.address}", highlight=False)
-        out.print(view.status(state))
+        out.print(view.status(home, state))
     if state.phase is not BoxPhase.READY or any(process.phase is not Phase.READY for process in state.processes):
         raise typer.Exit(FAILED)
 

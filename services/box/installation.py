@@ -109,11 +109,13 @@ class Installation:
             env["OIAB_DATABASE_URL"] = database_url
         if name == "api":
             env["ORGINABOX_API_KEY"] = self.home.api_key(self.environ)
+        path = self.home.socket(name)
         return ProcessSpec(
             name=name,
             argv=(sys.executable, "-m", f"services.{name}"),
             env=env,
-            probe=grpc_probe(self._address(name)),
+            probe=grpc_probe(path),
+            prepare=partial(path.unlink, missing_ok=True),  # a killed one leaves its socket
             after=needs,
             stop_rank=0 if name == "worker" else 1,
         )
@@ -125,6 +127,7 @@ class Installation:
             argv=(sys.executable, "-m", "services.box.demo_model", str(address)),
             env=self.environment(),
             probe=http_probe(partial(UnixConnection, address), "/health"),
+            after=("api",),  # it loads for as long as it likes, but not while the others want the cores
             stop_rank=2,
             stop_seconds=3,
             optional=True,

@@ -49,11 +49,16 @@ def http_probe(connect: Callable[[], http.client.HTTPConnection], path: str) -> 
     return probe
 
 
-def grpc_probe(address: str) -> Probe:
-    """Whether the gRPC server at the address says that it serves."""
+def grpc_probe(socket_path: Path) -> Probe:
+    """Whether the gRPC server on the socket says that it serves."""
 
     async def probe() -> bool:
-        async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        # A channel costs more than a look, and everybody else is starting too.
+        if not await asyncio.to_thread(socket_path.exists):
+            return False
+        async with grpc.aio.insecure_channel(
+            f"unix://{socket_path}", options=[("grpc.enable_http_proxy", 0)]
+        ) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             try:
                 answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PROBE_SECONDS)

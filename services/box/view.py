@@ -11,6 +11,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from services.box.home import Home
 from services.box.process import Phase, ProcessState
 from services.box.state import BoxPhase, BoxState
 
@@ -44,8 +45,8 @@ def change(before: ProcessState | None, now: ProcessState) -> str | None:
     return None
 
 
-def status(state: BoxState) -> RenderableType:
-    """The processes as a table."""
+def status(home: Home, state: BoxState) -> RenderableType:
+    """Where the installation is, and its processes as a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "process", "state", "pid", "for", "restarts", "memory"):
         table.add_column(name, justify="right" if name in {"pid", "for", "restarts", "memory"} else "left")
@@ -61,10 +62,14 @@ def status(state: BoxState) -> RenderableType:
             str(process.restarts or ""),
             f"{memory / MIB:.0f} MiB" if memory else "",
         )
-    return table
+    phase = Text(f"{state.phase} ", "green" if state.phase is BoxPhase.READY else "yellow") + Text(
+        state.address, "bold"
+    )
+    places = Text(f"home {home.root}\nkey  {home.secrets / 'api_key'}", "dim")
+    return Group(phase, places, table)
 
 
-def as_json(state: BoxState) -> str:
+def as_json(home: Home, state: BoxState) -> str:
     """The state for programs."""
     processes = [
         {
@@ -81,6 +86,8 @@ def as_json(state: BoxState) -> str:
     return json.dumps(
         {
             "address": state.address,
+            "home": str(home.root),
+            "keyFile": str(home.secrets / "api_key"),
             "phase": state.phase,
             "message": state.message,
             "pid": state.pid,
