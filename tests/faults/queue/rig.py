@@ -157,6 +157,11 @@ class Rig:
         await until(ran, seconds)
         return found[0]
 
+    async def works(self, worker: Process) -> None:
+        """Wait until a worker has begun a job."""
+        seen = len(self.runs())
+        await until(lambda: any(run[1] == str(worker.pid) for run in self.runs()[seen:]))
+
     def rows(self, query: str) -> list[tuple[object, ...]]:
         """Look into the database."""
         with psycopg.connect(self.server.url) as connection:

@@ -50,7 +50,7 @@ def check(rig: Rig, acknowledged: dict[str, list[str]]) -> None:
     assert ended == [("completed", KEYS * JOBS_PER_KEY)]
     runs = len(rig.runs())
     print(f"\n{KEYS * JOBS_PER_KEY} jobs, {runs} runs")
-    assert KEYS * JOBS_PER_KEY <= runs < 2 * KEYS * JOBS_PER_KEY, "a fault repeats what ran, not everything"
+    assert runs < 2 * KEYS * JOBS_PER_KEY, "a fault repeats what ran, not everything"
 
 
 async def test_queue_is_killed_again_and_again(rig: Rig) -> None:
@@ -82,7 +82,7 @@ async def test_workers_are_killed_again_and_again(rig: Rig) -> None:
         rig.queue()
         workers = [rig.worker(name) for name in ("c", "d")]
         for n in range(4):
-            await asyncio.sleep(1.3)  # until it works
+            await rig.works(workers[n % 2])
             workers[n % 2].kill()
             workers[n % 2].start()
 
