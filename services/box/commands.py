@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -107,7 +107,8 @@ def logs(
         for line in last_lines(path, lines):
             view.log_line(out, path.stem, line)
     if follow:
-        _follow_logs(folder, name)
+        with suppress(KeyboardInterrupt):
+            _follow_logs(folder, name)
 
 
 @app.command(epilog="Exit codes: 0 all is well; 1 something is missing.")
@@ -239,6 +240,9 @@ class Progress:
             self.__exit__()
             out.print(f"ready {state.address}", highlight=False)
             out.file.flush()
+        elif state.phase is BoxPhase.STOPPING and self._phase is not BoxPhase.STOPPING:
+            self.__exit__()
+            err.print("stopping")
         elif self._live and state.phase is BoxPhase.STARTING:
             self._live.update(view.starting(state))
         if self._live is None or state.phase is BoxPhase.READY:

@@ -62,9 +62,8 @@ def status(home: Home, state: BoxState) -> RenderableType:
             str(process.restarts or ""),
             f"{memory / MIB:.0f} MiB" if memory else "",
         )
-    phase = Text(f"{state.phase} ", "green" if state.phase is BoxPhase.READY else "yellow") + Text(
-        state.address, "bold"
-    )
+    style = "green" if state.phase is BoxPhase.READY else "yellow"
+    phase = Text(f"{state.phase} ", style) + Text(state.address, "bold")
     places = Text(f"home {home.root}\nkey  {home.secrets / 'api_key'}", "dim")
     return Group(phase, places, table)
 
