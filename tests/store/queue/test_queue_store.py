@@ -1,0 +1,433 @@
+"""The queue's verbs on a real PostgreSQL, many at once."""
+
+import asyncio
+import random
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from services.kit.errors import ServiceUnavailable
+from services.kit.ids import new_id
+from services.queue import operations
+from services.queue.bell import Bell
+from services.queue.enqueuer import Enqueuer
+from services.queue.job import Failure, Job, JobState, Lease, NewJob, PlacedJob
+from services.queue.operations import Settlement
+from services.queue.store import Store
+
+TENANT = new_id()
+
+
+@pytest.fixture
+def url(database: Callable[..., str]) -> str:
+    return database("queue")
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    async with Store(url) as made:
+        yield made
+
+
+def new_job(**fields: Any) -> NewJob:
+    made_up: dict[str, Any] = {
+        "tenant_id": TENANT,
+        "kind": "test",
+        "key": "",
+        "payload": b"work",
+        "idempotency_key": str(uuid.uuid4()),
+    }
+    return NewJob(**{**made_up, **fields})
+
+
+async def put(store: Store, **fields: Any) -> Job:
+    (placed,) = await operations.enqueue(store, [new_job(**fields)])
+    assert isinstance(placed, PlacedJob)
+    return placed.job
+
+
+async def session(store: Store, instance: str = "here") -> uuid.UUID:
+    made = new_id()
+    await operations.open_session(store, made, instance, "worker", ["test"])
+    return made
+
+
+async def take(store: Store, worker: uuid.UUID, count: int = 1) -> list[Lease]:
+    return [lease for _, lease in await operations.claim(store, ["test"], [worker] * count)]
+
+
+def rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, options="-c search_path=queue") as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def broken_lines(url: str) -> list[tuple[Any, ...]]:
+    """Lines with jobs behind a head that is not there."""
+    return rows(
+        url,
+        "SELECT DISTINCT key FROM job AS b WHERE state = 'blocked' AND NOT EXISTS (SELECT FROM job AS h WHERE"
+        " h.tenant_id = b.tenant_id AND h.key = b.key AND h.state IN ('ready', 'leased', 'retrying'))",
+    )
+
+
+async def test_thirty_replicas_give_one_intent_one_job(url: str) -> None:
+    async def replica() -> uuid.UUID:
+        async with Store(url) as store:
+            return (await put(store, idempotency_key="one", key="s")).id
+
+    assert len(set(await asyncio.gather(*(replica() for _ in range(30))))) == 1
+    assert rows(url, "SELECT count(*) FROM job") == [(1,)]
+
+
+async def test_thirty_replicas_on_one_key_leave_one_head(url: str) -> None:
+    async def replica(n: int) -> JobState:
+        async with Store(url) as store:
+            return (await put(store, key="s", payload=str(n).encode())).state
+
+    states = await asyncio.gather(*(replica(n) for n in range(30)))
+    assert sorted(states) == [JobState.BLOCKED] * 29 + [JobState.READY]
+
+
+async def test_callers_at_once_share_commits(store: Store, url: str) -> None:
+    enqueuer = Enqueuer(store, Bell())
+    loop = asyncio.create_task(enqueuer.run())
+    try:
+        await asyncio.gather(*(enqueuer.enqueue(new_job(key=f"k{n % 7}")) for n in range(200)))
+    finally:
+        loop.cancel()
+    ((commits,),) = rows(url, "SELECT count(DISTINCT xmin::text) FROM job")
+    assert commits <= 5
+    assert rows(url, "SELECT count(*) FROM job WHERE state = 'ready'") == [(7,)]
+
+
+async def test_a_bad_job_of_a_batch_does_not_spoil_the_others(store: Store) -> None:
+    enqueuer = Enqueuer(store, Bell())
+    loop = asyncio.create_task(enqueuer.run())
+    try:
+        outcomes = await asyncio.gather(
+            *(enqueuer.enqueue(new_job(kind=kind)) for kind in ("test", "nul\0", "test")), return_exceptions=True
+        )
+    finally:
+        loop.cancel()
+    assert [isinstance(outcome, PlacedJob) for outcome in outcomes] == [True, False, True]
+
+
+async def test_positions_within_and_across_batches(store: Store) -> None:
+    first = await operations.enqueue(store, [new_job(key=key) for key in ("a", "b", "a", "", "a")])
+    second = await operations.enqueue(store, [new_job(key=key) for key in ("b", "a")])
+    assert [placed.position for placed in (*first, *second) if isinstance(placed, PlacedJob)] == [0, 0, 1, 0, 2, 1, 3]
+
+
+async def test_one_batch_may_hold_an_intent_twice(store: Store) -> None:
+    job = new_job(key="s")
+    first, same, other = await operations.enqueue(
+        store, [job, replace(job, id=new_id()), replace(job, id=new_id(), payload=b"other")]
+    )
+    assert first == same
+    assert isinstance(first, PlacedJob)
+    assert not isinstance(other, PlacedJob)
+
+
+async def test_an_expired_intent_stands_for_nothing(store: Store, url: str) -> None:
+    job = await put(store, idempotency_key="one")
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE queue.intent SET expire_time = now() - interval '1 second'")
+    again = await put(store, idempotency_key="one", payload=b"other")
+    assert again.id != job.id
+    assert (await put(store, idempotency_key="one", payload=b"other")).id == again.id
+
+
+async def test_thirty_claims_at_once_lease_each_job_once(url: str, store: Store) -> None:
+    await operations.enqueue(store, [new_job(priority=n % 3) for n in range(100)])
+
+    async def replica() -> list[Lease]:
+        async with Store(url) as own:
+            worker = await session(own)
+            found: list[Lease] = []
+            while leases := await take(own, worker, 3):
+                found += leases
+            return found
+
+    leases = [lease for found in await asyncio.gather(*(replica() for _ in range(30))) for lease in found]
+    assert len({lease.id for lease in leases}) == len(leases) == 100
+    assert len({lease.token for lease in leases}) == 100
+
+
+class Turmoil:
+    """Replicas that enqueue, complete, fail, cancel and lose jobs of few keys, and what a witness saw of it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._running: set[str] = set()
+        self._enqueueing = 0
+        self.asked: dict[str, list[uuid.UUID]] = defaultdict(list)
+        self.done: dict[str, list[uuid.UUID]] = defaultdict(list)
+
+    async def enqueue(self, store: Store, key: str) -> None:
+        self._enqueueing += 1
+        for n in range(25):
+            job = await put(store, key=key, max_attempts=50)
+            if n % 9 == 0:
+                await operations.cancel_job(store, TENANT, job.id)
+            self.asked[key].append(job.id)
+        self._enqueueing -= 1
+
+    async def work(self, store: Store, roll: random.Random) -> None:
+        worker = await session(store)
+        while True:
+            taken = await operations.claim(store, ["test"], [worker] * 2)
+            if not taken and not self._enqueueing and not rows(self._url, "SELECT FROM job LIMIT 1"):
+                return
+            keys = {job.key for job, _ in taken}
+            assert len(keys) == len(taken)
+            assert not keys & self._running, "two of one key at once"
+            self._running |= keys
+            await asyncio.sleep(0.001)
+            self._running -= keys
+            for job, lease in taken:
+                worker = await self._settle_somehow(store, worker, job, lease, roll.random())
+
+    async def _settle_somehow(
+        self, store: Store, worker: uuid.UUID, job: Job, lease: Lease, chance: float
+    ) -> uuid.UUID:
+        if chance < 0.7:
+            settled = await operations.settle(store, [Settlement(lease)], [])
+            if lease.token in settled.tokens:
+                self.done[job.key].append(job.id)
+        elif chance < 0.9:
+            await operations.settle(store, [Settlement(lease, Failure("no", retry_delay=timedelta()))], [])
+        else:
+            # The other lease of this session, if there is one, is lost with it and comes again.
+            await operations.settle(store, [], [worker])
+            return await session(store)
+        return worker
+
+
+async def test_the_lines_hold_under_everything_at_once(url: str) -> None:
+    turmoil = Turmoil(url)
+    async with Store(url) as one, Store(url) as two, Store(url) as three, asyncio.timeout(30):
+        stores = (one, two, three)
+        await asyncio.gather(
+            *(turmoil.enqueue(store, f"k{n}") for n, store in enumerate(stores)),
+            *(turmoil.work(store, random.Random(n)) for n, store in enumerate(stores)),
+        )
+    assert broken_lines(url) == []
+    states = dict(rows(url, "SELECT id, state::text FROM ended_job"))
+    assert len(states) == 75
+    assert set(states.values()) == {"completed", "cancelled"}
+    for key, ids in turmoil.asked.items():
+        done = [job_id for job_id in turmoil.done[key] if states[job_id] == "completed"]
+        assert done == [job_id for job_id in ids if states[job_id] == "completed"], (
+            "once each, in the order of the line"
+        )
+
+
+async def settled_states(url: str) -> list[tuple[Any, ...]]:
+    return rows(url, "SELECT state::text FROM ended_job ORDER BY id")
+
+
+async def test_a_settlement_whose_answer_was_lost_may_be_sent_again(store: Store, url: str) -> None:
+    jobs = [await put(store) for _ in range(3)]
+    leases = sorted(await take(store, await session(store), 3), key=lambda lease: lease.id)
+    settlements = [
+        Settlement(leases[0]),
+        Settlement(leases[1], Failure("no", permanent=True)),
+        Settlement(leases[2], Failure("no")),
+    ]
+    first = await operations.settle(store, settlements, [])
+    again = await operations.settle(store, settlements, [])
+    assert first.tokens == again.tokens == {lease.token for lease in leases}
+    assert await settled_states(url) == [("completed",), ("dead",)]
+    assert (await operations.get_job(store, TENANT, jobs[2].id)).state is JobState.RETRYING
+
+
+async def test_a_stale_token_settles_nothing(store: Store) -> None:
+    job = await put(store, key="s")
+    worker = await session(store)
+    (stale,) = await take(store, worker)
+    await operations.settle(store, [], [worker])
+    (lease,) = await take(store, await session(store))
+    for failure in (None, Failure("no"), Failure("no", permanent=True)):
+        settled = await operations.settle(store, [Settlement(stale, failure)], [])
+        assert settled.tokens == set()
+    assert (await operations.get_job(store, TENANT, job.id)).state is JobState.LEASED
+    assert (await operations.settle(store, [Settlement(lease)], [])).tokens == {lease.token}
+
+
+async def test_a_closed_session_gets_no_jobs(store: Store) -> None:
+    await put(store)
+    worker = await session(store)
+    await operations.settle(store, [], [worker])
+    assert await take(store, worker) == []
+    assert len(await take(store, await session(store))) == 1
+
+
+async def test_an_expired_session_loses_its_jobs_and_a_renewed_one_does_not(store: Store, url: str) -> None:
+    lost, kept = await put(store, key="a"), await put(store, key="b")
+    gone, here = await session(store), await session(store)
+    await take(store, gone)
+    await take(store, here)
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE queue.worker_session SET expire_time = now() - interval '1 second'")
+    assert await operations.renew_sessions(store, [here]) == {here}
+    settled = await operations.reap(store)
+    assert len(settled.tokens) == settled.freed == 1
+    assert (await operations.get_job(store, TENANT, lost.id)).state is JobState.READY
+    assert (await operations.get_job(store, TENANT, kept.id)).state is JobState.LEASED
+    assert await operations.renew_sessions(store, [gone, here]) == {here}
+
+
+async def test_leases_last_fifteen_seconds(store: Store, url: str) -> None:
+    await session(store)
+    ((seconds,),) = rows(url, "SELECT extract(epoch FROM expire_time - now())::float FROM worker_session")
+    assert 14 < seconds <= 15
+
+
+async def test_an_earlier_life_is_forgotten_without_blame_and_others_are_left_alone(store: Store) -> None:
+    mine, other = await put(store, max_attempts=1, key="a"), await put(store, key="b")
+    await take(store, await session(store, "me"))
+    await take(store, await session(store, "you"))
+    assert await operations.forget_earlier_life(store, "me")
+    await operations.withdraw_orphans(store)
+    assert (await operations.get_job(store, TENANT, mine.id)).state is JobState.READY, "its last attempt did not fail"
+    assert (await operations.get_job(store, TENANT, other.id)).state is JobState.LEASED
+    assert not await operations.forget_earlier_life(store, "me")
+
+
+async def test_a_worker_that_never_stops_a_cancelled_job_does_not_hold_its_line(store: Store, url: str) -> None:
+    job, behind = await put(store, key="s"), await put(store, key="s")
+    (lease,) = await take(store, await session(store))
+    await operations.cancel_job(store, TENANT, job.id)
+    await operations.reap(store)
+    assert (await operations.get_job(store, TENANT, behind.id)).state is JobState.BLOCKED
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "UPDATE queue.job SET cancel_time = cancel_time - interval '31 seconds' WHERE state = 'leased'"
+        )
+    await operations.reap(store)
+    assert (await operations.get_job(store, TENANT, job.id)).state is JobState.CANCELLED
+    assert (await operations.get_job(store, TENANT, behind.id)).state is JobState.READY
+    assert (await operations.settle(store, [Settlement(lease)], [])).tokens == {lease.token}, "it hears that it ended"
+
+
+async def test_a_due_job_joins_its_line_in_the_order_of_its_coming(store: Store) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    later = await put(store, key="s", run_time=soon)
+    head, tail = await put(store, key="s"), await put(store, key="s")
+    ready, seconds = await operations.promote_due(store)
+    assert ready == 0
+    assert seconds is not None
+    assert 0 < seconds <= 0.2
+    await asyncio.sleep(seconds + 0.01)
+    assert await operations.promote_due(store) == (0, None)
+    worker = await session(store)
+    order = []
+    for _ in range(3):
+        (lease,) = await take(store, worker, 3)
+        order.append(lease.id)
+        await operations.settle(store, [Settlement(lease)], [])
+    assert order == [head.id, later.id, tail.id]
+
+
+async def test_a_retried_dead_job_joins_its_line_at_the_end(store: Store) -> None:
+    jobs = [await put(store, key="s") for _ in range(2)]
+    worker = await session(store)
+    (lease,) = await take(store, worker)
+    await operations.settle(store, [Settlement(lease, Failure("no", permanent=True))], [])
+    revived = await operations.retry_job(store, TENANT, jobs[0].id)
+    assert (revived.state, revived.attempt) == (JobState.BLOCKED, 0)
+    (lease,) = await take(store, worker)
+    assert lease.id == jobs[1].id
+    await operations.settle(store, [Settlement(lease)], [])
+    (lease,) = await take(store, worker)
+    assert (lease.id, lease.attempt) == (jobs[0].id, 1)
+
+
+async def test_the_table_refuses_a_second_head(store: Store, url: str) -> None:
+    await put(store, key="s")
+    await put(store, key="s")
+    with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.UniqueViolation, match="job_head"):
+        connection.execute("UPDATE queue.job SET state = 'ready'")
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("state = 'completed'", "job_is_live"),
+        ("state = 'leased'", "job_leased_to_a_session"),
+        ("session_id = gen_random_uuid()", "job_leased_to_a_session"),
+        ("state = 'leased', session_id = gen_random_uuid()", "job_leased_with_a_token"),
+        ("state = 'blocked'", "job_blocked_by_a_key"),
+        ("cancel_time = now()", "job_cancel_waits_for_a_worker"),
+        ("attempt = -1", "job_attempts_not_negative"),
+    ],
+)
+async def test_the_table_refuses_nonsense(store: Store, url: str, change: str, constraint: str) -> None:
+    await put(store)
+    with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.CheckViolation, match=constraint):
+        connection.execute(f"UPDATE queue.job SET {change}".encode())
+
+
+async def test_history_is_kept_for_a_week_and_the_dead_for_ever(store: Store, url: str) -> None:
+    for _ in range(3):
+        await put(store)
+    done, dead, fresh = await take(store, await session(store), 3)
+    await operations.settle(store, [Settlement(done), Settlement(dead, Failure("no", True)), Settlement(fresh)], [])
+    assert await operations.forget(store) == 0
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "UPDATE queue.ended_job SET end_time = now() - interval '8 days' WHERE id = ANY(%s)", ([done.id, dead.id],)
+        )
+        connection.execute(
+            "UPDATE queue.intent SET expire_time = now() - interval '1 day' WHERE job_id = %s", (done.id,)
+        )
+    assert await operations.forget(store) == 2
+    assert {row[0] for row in rows(url, "SELECT id FROM ended_job")} == {dead.id, fresh.id}
+    assert rows(url, "SELECT count(*) FROM intent") == [(2,)]
+
+
+async def test_a_line_to_the_database_heals_itself(store: Store, url: str) -> None:
+    await put(store)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'oiab-queue' AND datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    with pytest.raises(ServiceUnavailable):
+        await put(store)
+    assert (await put(store)).state is JobState.READY
+
+
+async def test_a_deep_queue_is_claimed_by_index(store: Store, url: str) -> None:
+    """The plan of a claim reads no table whole and joins no table to itself, whatever the statistics say."""
+    await session(store)
+    for query in ("claim_jobs", "end_leases", "requeue_leases", "lock_leases", "promote_keys"):
+        plan = explain(url, query)
+        assert "Seq Scan on job" not in plan, plan
+        assert "Hash Join" not in plan, plan
+        assert "Merge Join" not in plan, plan
+
+
+def explain(url: str, query: str) -> str:
+    from services.queue.store import QUERIES, ROW_BY_ROW, STEADY_PLANS
+
+    params: dict[str, Sequence[Any]] = {
+        "kinds": ["test"],
+        "session_ids": [new_id()] * 10,
+        "tenant_ids": [TENANT],
+        "ids": [new_id()],
+        "tokens": [new_id()],
+        "states": ["ready"],
+        "errors": [""],
+        "delays": [timedelta()],
+        "keys": ["s"],
+    }
+    options = f"-c search_path=queue {STEADY_PLANS} {ROW_BY_ROW}"
+    with psycopg.connect(url, options=options) as connection:
+        return "\n".join(row[0] for row in connection.execute(f"EXPLAIN {QUERIES[query]}".encode(), params))

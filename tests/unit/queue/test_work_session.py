@@ -1,0 +1,102 @@
+"""What a worker is told on its stream, and who gets the next job."""
+
+import asyncio
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from services.kit.ids import new_id
+from services.queue.dispatcher import _slots
+from services.queue.job import Job, JobState, Lease, WorkProtocolBroken
+from services.queue.work_session import MAX_CREDIT, Ended, Leased, Message, Settled, WorkSession
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def session(credit: int = 0) -> WorkSession:
+    found = WorkSession("worker", frozenset({"test"}))
+    if credit:
+        found.grant(credit)
+    return found
+
+
+def handed(to: WorkSession) -> Lease:
+    lease = Lease(new_id(), new_id(), "", new_id(), to.id, attempt=1, max_attempts=5)
+    job = Job(lease.tenant_id, lease.id, "test", "", JobState.LEASED, 0, 1, 5, b"", "i", NOW, NOW)
+    to.deliver(job, lease)
+    return lease
+
+
+def told(by: WorkSession) -> list[Message]:
+    messages = []
+    while True:
+        try:
+            messages.append(by.outbox.get_nowait())
+        except asyncio.QueueEmpty:
+            return messages
+
+
+def test_a_lease_uses_up_credit() -> None:
+    worker = session(credit=2)
+    lease = handed(worker)
+    assert worker.credit == 1
+    assert [message.token for message in told(worker) if isinstance(message, Leased)] == [lease.token]
+
+
+def test_credit_and_leases_have_a_limit() -> None:
+    worker = session(credit=MAX_CREDIT)
+    handed(worker)
+    with pytest.raises(WorkProtocolBroken):
+        worker.grant(1)
+
+
+def test_a_settlement_counts_once_and_only_by_its_token() -> None:
+    worker = session(credit=2)
+    lease, other = handed(worker), handed(worker)
+    told(worker)
+    assert worker.begin_settling(lease.id, lease.token) == lease
+    assert worker.begin_settling(lease.id, lease.token) is None
+    assert told(worker) == []
+    assert worker.begin_settling(lease.id, other.token) is None
+    assert told(worker) == [Ended(lease.id, other.token)]
+    worker.end_settling(lease, settled=True)
+    assert told(worker) == [Settled(lease.id, lease.token)]
+    assert worker.begin_settling(lease.id, lease.token) is None
+    assert told(worker) == [Ended(lease.id, lease.token)]
+
+
+def test_a_settlement_that_came_too_late_ends_the_lease() -> None:
+    worker = session(credit=1)
+    lease = handed(worker)
+    told(worker)
+    worker.begin_settling(lease.id, lease.token)
+    worker.end_settling(lease, settled=False)
+    assert told(worker) == [Ended(lease.id, lease.token)]
+
+
+def test_a_worker_is_asked_to_stop_once() -> None:
+    worker = session(credit=1)
+    lease = handed(worker)
+    told(worker)
+    worker.ask_to_stop(lease.token)
+    worker.ask_to_stop(lease.token)
+    worker.ask_to_stop(UUID(int=7))
+    assert told(worker) == [Ended(lease.id, lease.token, cancelled=True)]
+    assert worker.begin_settling(lease.id, lease.token) == lease, "the worker says that it stopped"
+
+
+def test_leases_that_do_not_stand_are_told_but_not_those_being_settled() -> None:
+    worker = session(credit=3)
+    standing, gone, settling = handed(worker), handed(worker), handed(worker)
+    worker.begin_settling(settling.id, settling.token)
+    told(worker)
+    worker.drop_all_but([standing.token])
+    assert told(worker) == [Ended(gone.id, gone.token)]
+    assert set(worker.holdings) == {standing.token, settling.token}
+
+
+def test_jobs_go_to_the_workers_with_most_credit_first_and_round() -> None:
+    busy, idle, closed = session(credit=1), session(credit=3), session(credit=9)
+    closed.closed = True
+    assert _slots([busy, idle, closed, session()]) == [idle, busy, idle, idle]
