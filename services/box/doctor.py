@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.box import demo_model, envoy, postgres
+from services.box.contract import read_contract
 from services.box.errors import BoxError
 from services.box.home import Home
 from services.box.installation import ROOT
@@ -43,7 +44,7 @@ def examine(home: Home, settings: Settings) -> Iterator[Check]:
     yield _node()
     yield _opencode()
     yield _asked("envoy", lambda: str(envoy.binary()))
-    yield _asked("contract", lambda: f"{len(envoy.read_contract().services)} services")
+    yield _asked("contract", lambda: f"{len(read_contract().services)} services")
     yield _database(settings)
     if settings.demo_model:
         yield _asked("demo model", lambda: f"{demo_model.weights().stat().st_size // 1_000_000} MB of weights")

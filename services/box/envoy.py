@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, files
@@ -11,19 +11,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from google.api import annotations_pb2  # type: ignore[import-untyped]
-from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto
-
+from services.box.contract import DESCRIPTOR_SET, PUBLIC_PACKAGE, Contract
 from services.box.errors import BoxError
 from services.box.home import write_private
 from services.box.probes import UnixConnection, http_probe, http_status
 from services.box.process import ProcessSpec
 from services.box.refusals import edge_mappers, model_mappers
 
-ROOT = Path(__file__).parents[2]
-TEMPLATES = ROOT / "envoy"
-DESCRIPTOR_SET = ROOT / "gen" / "descriptor.binpb"
-PUBLIC_PACKAGE = "orginabox.api.v1"
+TEMPLATES = Path(__file__).parents[2] / "envoy"
 NO_CLUSTERS = "# Runtime replaces this file at each apply.\nresources: []\n"
 LOOPBACK_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 DRAIN_SECONDS = 1.0
@@ -31,18 +26,6 @@ DRAIN_SECONDS = 1.0
 
 class EnvoyRefused(BoxError):
     """Envoy cannot run as things are."""
-
-
-@dataclass(frozen=True)
-class Contract:
-    """What Envoy must know of the public contract."""
-
-    services: tuple[str, ...]
-    """The services, by full name."""
-    event_paths: tuple[str, ...]
-    """The HTTP paths that answer with a stream, as templates such as `/v1/turns/{turn_id}/events`."""
-    stream_methods: tuple[str, ...]
-    """The gRPC paths that answer with a stream."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +43,6 @@ class Edge:
     rate_limit: int = 1000
 
 
-def read_contract(descriptor_set: Path = DESCRIPTOR_SET, package: str = PUBLIC_PACKAGE) -> Contract:
-    """What the descriptor set says of the public services."""
-    if not descriptor_set.exists():
-        raise EnvoyRefused(f"{descriptor_set} is missing; run `make generate`")
-    found = list(_public_services(FileDescriptorSet.FromString(descriptor_set.read_bytes()), package))
-    streams = [(service, method) for service, proto in found for method in proto.method if method.server_streaming]
-    return Contract(
-        services=tuple(service for service, _ in found),
-        event_paths=tuple(path for _, method in streams for path in _http_paths(method)),
-        stream_methods=tuple(f"/{service}/{method.name}" for service, method in streams),
-    )
-
-
 def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET) -> str:
     """Envoy's configuration."""
     values = {
@@ -86,6 +56,7 @@ def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET
         "rate_limit": edge.rate_limit,
         "rate_burst": edge.rate_limit * 2,
         "event_id_script": str(TEMPLATES / "event_id.lua"),
+        "known_fields_script": _known_fields_script(contract),
         "descriptor_set": str(descriptor_set),
         "services": contract.services,
         "event_paths": _any_of(_template_regex(path) for path in contract.event_paths),
@@ -163,23 +134,42 @@ def _pipe(path: Path) -> dict[str, Any]:
     return {"pipe": {"path": str(path), "mode": 0o600}}
 
 
-def _public_services(descriptors: FileDescriptorSet, package: str) -> Iterator[tuple[str, ServiceDescriptorProto]]:
-    for file in descriptors.file:
-        if file.package == package:
-            yield from ((f"{package}.{service.name}", service) for service in file.service)
+def _known_fields_script(contract: Contract) -> str:
+    methods = [
+        {"verb": method.verb, "path": f"^{_template_pattern(method.path)}$", "message": method.message}
+        for method in contract.bodies
+    ]
+    template = Template((TEMPLATES / "known_fields.lua").read_text())
+    return template.substitute(methods=_lua(methods), messages=_lua(contract.messages))
 
 
-def _http_paths(method: MethodDescriptorProto) -> Iterator[str]:
-    rule = method.options.Extensions[annotations_pb2.http]
-    for binding in (rule, *rule.additional_bindings):
-        verb = binding.WhichOneof("pattern")
-        if verb and verb != "custom":
-            yield getattr(binding, verb)
+def _lua(value: object) -> str:
+    """A value as Lua writes it."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return json.dumps(value)
+        case Mapping():
+            return "{" + ", ".join(f"[{_lua(name)}] = {_lua(item)}" for name, item in value.items()) + "}"
+        case Sequence():
+            return "{" + ", ".join(_lua(item) for item in value) + "}"
+        case _:
+            raise TypeError(type(value))
 
 
 def _template_regex(path: str) -> str:
     """A path template as a regular expression: each variable stands for one part of the path."""
-    return "".join("[^/]+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{[^}]*\})", path))
+    return "".join("[^/]+" if part.startswith("{") else re.escape(part) for part in _template_parts(path))
+
+
+def _template_pattern(path: str) -> str:
+    """The same as a pattern of Lua."""
+    return "".join("[^/]+" if part.startswith("{") else re.sub(r"(\W)", r"%\1", part) for part in _template_parts(path))
+
+
+def _template_parts(path: str) -> list[str]:
+    return re.split(r"(\{[^}]*\})", path)
 
 
 def _any_of(patterns: Iterator[str]) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from services.box import envoy, postgres
+from services.box.contract import read_contract
 from services.box.errors import BoxError
 from services.box.home import MARK, Home
 from services.box.probes import UnixConnection, grpc_probe, http_probe
@@ -42,7 +43,7 @@ class Installation:
     def processes(self, database_url: str, database: ProcessSpec | None) -> list[ProcessSpec]:
         """Every process, the database first unless it is somebody else's."""
         edge = self.edge()
-        configuration = envoy.prepare(self.home.envoy, edge, envoy.render(edge, envoy.read_contract()))
+        configuration = envoy.prepare(self.home.envoy, edge, envoy.render(edge, read_contract()))
         needs = ("postgres",) if database else ()
         found = [self._service(name, needs, database_url) for name in SERVICES]
         found.append(envoy.spec(configuration, edge, self.environment()))

@@ -8,6 +8,7 @@ from google.rpc import code_pb2
 
 DOMAIN = "orginabox.dev"
 ENVOY_SAYS = "%LOCAL_REPLY_BODY%"
+CANNOT_BE_READ = f"the request cannot be read: {ENVOY_SAYS}"
 # What the client speaks, remembered by the edge's first filter. It is asked only here: later the transcoder has made
 # gRPC of everything.
 SPEAKS_GRPC = {
@@ -33,7 +34,7 @@ class Refusal:
 
 
 REFUSALS = (
-    Refusal(HTTPStatus.BAD_REQUEST, code_pb2.INVALID_ARGUMENT, "INVALID_ARGUMENT", ENVOY_SAYS),
+    Refusal(HTTPStatus.BAD_REQUEST, code_pb2.INVALID_ARGUMENT, "INVALID_ARGUMENT", CANNOT_BE_READ),
     Refusal(
         HTTPStatus.UNAUTHORIZED,
         code_pb2.UNAUTHENTICATED,
@@ -65,7 +66,7 @@ REFUSALS = (
         "REQUEST_TOO_LARGE",
         "the request is larger than 1 MiB",
     ),
-    Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, code_pb2.INVALID_ARGUMENT, "INVALID_ARGUMENT", ENVOY_SAYS),
+    Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, code_pb2.INVALID_ARGUMENT, "INVALID_ARGUMENT", CANNOT_BE_READ),
     Refusal(
         HTTPStatus.TOO_MANY_REQUESTS,
         code_pb2.RESOURCE_EXHAUSTED,
@@ -116,7 +117,8 @@ MODEL_MESSAGES = {
 def edge_mappers() -> list[dict[str, Any]]:
     """The edge's refusals for Envoy: gRPC clients, first, get code and sentence in their own way."""
     return [
-        *(_grpc_mapper(refusal) for refusal in REFUSALS if refusal.message != ENVOY_SAYS),
+        *(_grpc_mapper(refusal) for refusal in REFUSALS),
+        # What has no sentence of ours.
         {"filter": SPEAKS_GRPC, "body_format_override": _text(ENVOY_SAYS)},
         *(_mapper(refusal.status, _status_body(refusal)) for refusal in REFUSALS),
     ]

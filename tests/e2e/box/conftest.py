@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from services.box import envoy
+from services.box.contract import read_contract
 from tests.e2e.box.stand_in import StandInSessions, StandInTurns, start_api
 
 
@@ -64,7 +65,7 @@ def edge_in(folder: Path) -> envoy.Edge:
 async def running_envoy(folder: Path, edge: envoy.Edge) -> AsyncIterator[None]:
     """Envoy, from ready to gone."""
     edge.model.parent.mkdir(exist_ok=True)
-    configuration = envoy.prepare(folder, edge, envoy.render(edge, envoy.read_contract()))
+    configuration = envoy.prepare(folder, edge, envoy.render(edge, read_contract()))
     spec = envoy.spec(configuration, edge, {})
     log = (folder / "envoy.log").open("w")
     process = await asyncio.create_subprocess_exec(*spec.argv, stdout=log, stderr=log)

@@ -56,6 +56,40 @@ async def test_bad_json(running: Running, body: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"titel": "x"}, "titel"),
+        ({"title": "x", "model": {"providerId": "a", "modelID": "b"}}, "modelID"),
+        ({"model": {"provider_id": "a"}, "a-b.c": [{"x": '}"]'}]}, "a-b.c"),
+        ({"title": 'a "quoted" \\ {"nope": 1} end', "nope": 1}, "nope"),
+        ({"x" * 1000: 1}, "x" * 64),
+    ],
+)
+async def test_unknown_fields(running: Running, body: dict[str, Any], field: str) -> None:
+    refused = assert_refused(await running.http.post("/v1/sessions", json=body), 400, 3, "INVALID_ARGUMENT")
+    assert f"no field {field} here" in refused["message"]
+
+
+async def test_known_fields_by_both_their_names(running: Running) -> None:
+    """And nothing that a string holds is taken for a field."""
+    for body in (
+        {},
+        {"title": '{"nope": 1}, "nope": ["\\", \'\', {}]', "model": {"providerId": "a", "model_id": "b"}},
+        {"title": "\u00e9\n\t \\", "requestId": "", "model": None},
+        {"title": None, "request_id": ""},
+    ):
+        for text in (json.dumps(body), json.dumps(body, indent=3), json.dumps(body, ensure_ascii=False)):
+            answer = await running.http.post("/v1/sessions", content=text.encode())
+            assert answer.status_code == 200, (text, answer.text)
+    assert (await running.http.post("/v1/sessions")).status_code == 200
+
+
+async def test_deep_nonsense(running: Running) -> None:
+    for text in ("[" * 100_000, '{"title":' * 50_000, '{"model":' + "{" * 90, '{"title": "' + "\\" * 9):
+        assert_refused(await running.http.post("/v1/sessions", content=text), 400, 3, "INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize(
     ("verb", "path"),
     [("GET", "/"), ("GET", "/v1/nothing"), ("PUT", "/v1/healthz"), ("DELETE", "/v1/sessions"), ("GET", '/v2/x"y\\')],
 )

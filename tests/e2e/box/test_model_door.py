@@ -17,10 +17,11 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from services.box import envoy
+from services.box.contract import DESCRIPTOR_SET
 from tests.e2e.box.conftest import edge_in, running_envoy
 
 POOL = descriptor_pool.DescriptorPool()
-for _file in FileDescriptorSet.FromString(envoy.DESCRIPTOR_SET.read_bytes()).file:
+for _file in FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes()).file:
     POOL.Add(_file)
 
 

@@ -2,7 +2,8 @@
 
 from orginabox.errors.v1 import error_reason_pb2
 
-from services.box.envoy import discovery, endpoints, read_contract
+from services.box.contract import Body, read_contract
+from services.box.envoy import discovery, endpoints
 from services.box.refusals import REFUSALS
 
 
@@ -12,6 +13,17 @@ def test_streams_are_found_in_the_contract() -> None:
     assert not [service for service in contract.services if not service.startswith("orginabox.api.v1.")]
     assert "/v1/turns/{turn_id}/events" in contract.event_paths
     assert "/orginabox.api.v1.TurnService/StreamTurnEvents" in contract.stream_methods
+
+
+def test_fields_of_bodies_are_found_in_the_contract() -> None:
+    contract = read_contract()
+    prompt = Body("POST", "/v1/sessions/{session_id}/prompt", "orginabox.api.v1.PromptRequest")
+    assert prompt in contract.bodies
+    fields = contract.messages[prompt.message]
+    assert fields["requestId"] is True
+    assert fields["request_id"] is True
+    assert fields["model"] == "orginabox.runtime.v1.Model"
+    assert contract.messages["orginabox.runtime.v1.Model"]["providerId"] is True
 
 
 def test_every_refusal_of_the_edge_is_in_the_contract() -> None:
