@@ -15,7 +15,7 @@ from gateways.chat import history, words
 from gateways.chat.cli.runtime import DEMO, model_name
 from gateways.chat.commands import Commands
 from gateways.chat.conversation import Conversation
-from gateways.chat.permission import HINT, read_answer
+from gateways.chat.permission import read_answer
 from gateways.chat.place import Place
 from gateways.chat.refusals import Exit, refusal
 from gateways.chat.render import SPINNER, Renderer, you
@@ -79,10 +79,11 @@ class Chat:
         try:
             await self._screen.run()
         finally:
+            farewell = self._farewell()
             await self._stop_following()
             for errand in self._errands:
                 errand.cancel()
-        await self.say(self._farewell())
+        await self.say(farewell)
 
     # What the conversation tells its stage.
 
@@ -132,9 +133,11 @@ class Chat:
         doing = doing if talk.linked else "reconnecting…"
         if talk.asked:
             doing = "waits for your answer"
-        lines = [f"\x1b[36m{SPINNER[tick % len(SPINNER)]}\x1b[0m \x1b[2m{doing} Ctrl-C aborts\x1b[0m"]
+        lines = [f"\x1b[36m{SPINNER[tick % len(SPINNER)]}\x1b[0m \x1b[2m{doing} · Ctrl-C aborts\x1b[0m"]
         for index, waiting in enumerate(talk.waiting, 1):
-            lines.append(f"\x1b[2m  {index} before it: {words.one_line(waiting.text, self._screen.width - 20)}\x1b[0m")
+            lines.append(
+                f"\x1b[2m  in line, {index} before it: {words.one_line(waiting.text, self._screen.width - 28)}\x1b[0m"
+            )
         return "\n".join(lines)
 
     def _typed(self, text: str) -> None:
@@ -148,7 +151,7 @@ class Chat:
     def _reply(self, text: str) -> None:
         answer = read_answer(text)
         if answer is None:
-            self._screen.hint(f"\x1b[33mPlease answer {HINT}\x1b[0m")
+            self._screen.hint("\x1b[33mPlease answer y, a or n.\x1b[0m")
         else:
             self._errand(self.conversation.answer(answer))
 

@@ -35,7 +35,7 @@ from gateways.chat.permission import Answer
 from gateways.chat.refusals import Exit, with_remedy
 from gateways.chat.tools import ended_line, tool_title
 from gateways.chat.view import TurnView, spent_line
-from gateways.chat.words import sentence
+from gateways.chat.words import clean, sentence
 from gateways.sdk import ApiError, Client, is_terminal
 
 DEMO_PROVIDER = "demo"
@@ -118,22 +118,28 @@ class Teller:
                     finished.call_id, f"{mark} {ended_line(finished, self._titles.get(finished.call_id, ''))}"
                 )
             case Retrying() as retrying:
-                self.beside(f"The model call failed and is tried again. {sentence(retrying.message)}")
+                self.amid(f"The model call failed and is tried again. {sentence(retrying.message)}")
             case _ if is_terminal(event):
                 self._end_line()
                 if self._err.isatty():
                     self.beside(f"\x1b[2m{spent_line(self._view.spent)}\x1b[0m")
 
     def beside(self, line: str) -> None:
-        """Say something that is not part of the answer."""
+        """Say something that is not part of the answer, where a part of it has ended."""
         self._end_line()
         self._last_started = ""
         print(line, file=self._err, flush=True)
 
+    def amid(self, line: str) -> None:
+        """Say something that is not part of the answer, in the middle of it: the answer itself stays as it is."""
+        begin = "\n" if self._line_open and self._out.isatty() else ""
+        self._last_started = ""
+        print(f"{begin}{line}", file=self._err, flush=True)
+
     def link(self, linked: bool) -> None:
         """Say that the connection was cut. That it is back, the next words say."""
         if not linked:
-            self.beside("reconnecting…")
+            self.amid("reconnecting…")
 
     def _text(self, delta: TextDelta) -> None:
         if self._part and delta.part_id != self._part:
@@ -141,9 +147,10 @@ class Teller:
             self._out.write("\n")
         self._part = delta.part_id
         self._last_started = ""
-        self._out.write(delta.text)
+        said = clean(delta.text) if self._out.isatty() else delta.text
+        self._out.write(said)
         self._out.flush()
-        self._line_open = not delta.text.endswith("\n")
+        self._line_open = not said.endswith("\n")
 
     def _replace(self, call_id: str, line: str) -> None:
         """Tell the end of a tool; in a terminal in place of its start, where that is the line above."""
@@ -238,7 +245,7 @@ def aborting(client: Client, turn_id: str, teller: Teller) -> Iterator[None]:
         if begun and main:
             main.cancel()
             return
-        teller.beside("Aborting. Ctrl-C again leaves at once.")
+        teller.amid("Aborting. Ctrl-C again leaves at once.")
         begun.append(loop.create_task(client.turns.abort_turn(AbortTurnRequest(turn_id=turn_id))))
 
     loop.add_signal_handler(signal.SIGINT, interrupted)

@@ -62,9 +62,9 @@ class Commands:
     async def _help(self, _: str) -> None:
         table = _grid()
         for command in self.table.values():
-            table.add_row(f"{command.name} {command.argument}".rstrip(), Styled(command.does, style="dim"))
+            _add(table, f"{command.name} {command.argument}".rstrip(), Styled(command.does, style="dim"))
         for key, does in KEYS:
-            table.add_row(key, Styled(does, style="dim"))
+            _add(table, key, Styled(does, style="dim"))
         await self._chat.say(table)
 
     async def _new(self, _: str) -> None:
@@ -80,7 +80,7 @@ class Commands:
         for number, session in enumerate(self._listed, 1):
             here = session.session_id == self._chat.conversation.session_id
             when = "this one" if here else words.ago(session.update_time)
-            table.add_row(str(number), words.one_line(session.title or "(untitled)", 50), Styled(when, style="dim"))
+            _add(table, str(number), words.one_line(session.title or "(untitled)", 50), Styled(when, style="dim"))
         await self._chat.say(Group(table, Styled("/resume <n> goes on with one", style="dim")))
 
     async def _learn_sessions(self) -> None:
@@ -103,7 +103,7 @@ class Commands:
             table = _grid()
             chosen = model_name(self._chat.conversation.model or self._chat.runtime.default_model)
             for model in self._chat.runtime.models:
-                table.add_row(model_name(model), Styled("this one" if model_name(model) == chosen else "", style="dim"))
+                _add(table, model_name(model), Styled("this one" if model_name(model) == chosen else "", style="dim"))
             await self._chat.say(Group(table, Styled("/model provider/model chooses one", style="dim")))
             return
         known = {model_name(model): model for model in self._chat.runtime.models}
@@ -120,8 +120,11 @@ class Commands:
         table = _grid()
         for number, tool in enumerate(self._chat.tools, 1):
             lines = len(tool.output.splitlines())
-            table.add_row(
-                str(number), f"{tool.tool} {words.one_line(tool.title, 60)}", Styled(f"{lines} lines", style="dim")
+            _add(
+                table,
+                str(number),
+                f"{tool.tool} {words.one_line(tool.title, 60)}",
+                Styled(f"{lines} lines", style="dim"),
             )
         await self._chat.say(Group(table, Styled("/expand <n> shows the output of one", style="dim")))
 
@@ -131,7 +134,7 @@ class Commands:
         if not 1 <= number <= len(self._chat.tools):
             await self._chat.say(Styled("There is no such tool call. /tools lists them.", style="dim"))
             return
-        await self._chat.say(unfolded(self._chat.tools[number - 1], number))
+        await self._chat.say(unfolded(self._chat.tools[number - 1]))
 
     async def _abort(self, _: str) -> None:
         if self._chat.conversation.current is None:
@@ -141,11 +144,11 @@ class Commands:
     async def _show_status(self, _: str) -> None:
         self._chat.runtime = (await self._chat.client.providers.get_runtime_status()).status or self._chat.runtime
         table = _grid()
-        table.add_row("box", self._chat.place.url)
-        table.add_row("session", self._chat.conversation.session_id or "new")
-        table.add_row("model", model_name(self._chat.conversation.model or self._chat.runtime.default_model))
-        table.add_row("runtime", "applied" if self._chat.runtime.in_sync else "changes wait: oiab runtime apply")
-        table.add_row("in line", str(len(self._chat.conversation.waiting)))
+        _add(table, "box", self._chat.place.url)
+        _add(table, "session", self._chat.conversation.session_id or "new")
+        _add(table, "model", model_name(self._chat.conversation.model or self._chat.runtime.default_model))
+        _add(table, "runtime", "applied" if self._chat.runtime.in_sync else "changes wait: oiab runtime apply")
+        _add(table, "in line", str(len(self._chat.conversation.waiting)))
         await self._chat.say(table)
 
     async def _audit(self, argument: str) -> None:
@@ -156,7 +159,7 @@ class Commands:
         table = _grid()
         for record in found:
             when, action, target, _, way = record_row(record)
-            table.add_row(when, action, Styled(target, style="dim"), Styled(way, style="dim"))
+            _add(table, when, action, Styled(target, style="dim"), Styled(way, style="dim"))
         await self._chat.say(table)
 
     async def _quit(self, _: str) -> None:
@@ -170,6 +173,11 @@ class Commands:
 
     def _tool_choices(self) -> Iterable[tuple[str, str]]:
         return [(str(number), f"{tool.tool} {tool.title}") for number, tool in enumerate(self._chat.tools, 1)]
+
+
+def _add(table: Table, *cells: str | Styled) -> None:
+    """Add a row whose text is taken as it is: brackets in it are no markup."""
+    table.add_row(*(cell if isinstance(cell, Styled) else Styled(cell) for cell in cells))
 
 
 def _grid() -> Table:

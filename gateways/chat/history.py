@@ -6,7 +6,7 @@ from orginabox_sdk.orginabox.api.v1 import Message, Role, ToolCall
 from orginabox_sdk.orginabox.turn.v1 import ToolOutcome
 
 from gateways.chat.view import Item, Text, Tool, ToolState
-from gateways.chat.words import one_line
+from gateways.chat.words import clean, one_line
 
 YOU = "\u203a"
 """Stands before what the user said."""
@@ -19,7 +19,7 @@ def plain_history(messages: Sequence[Message]) -> Iterator[str]:
             yield ""
         for part in message.parts:
             if part.text is not None:
-                yield f"{YOU} {part.text}" if message.role == Role.USER else part.text
+                yield f"{YOU} {clean(part.text)}" if message.role == Role.USER else clean(part.text)
             elif part.tool_call is not None:
                 yield tool_line(part.tool_call)
 
@@ -35,14 +35,14 @@ def items(message: Message) -> Iterator[Item]:
     """What the agent said in a message, as the items that it was shown as."""
     for part in message.parts:
         if part.text is not None:
-            yield Text(closed=True, part_id=message.message_id, text=part.text)
+            yield Text(closed=True, part_id=message.message_id, text=clean(part.text))
         elif part.tool_call is not None:
             yield _tool(part.tool_call)
 
 
 def said(message: Message) -> str:
     """What the user said in a message."""
-    return "\n".join(part.text for part in message.parts if part.text is not None)
+    return "\n".join(clean(part.text) for part in message.parts if part.text is not None)
 
 
 def _tool(call: ToolCall) -> Tool:
@@ -51,8 +51,8 @@ def _tool(call: ToolCall) -> Tool:
         closed=True,
         call_id=call.call_id,
         tool=call.tool,
-        title=call.title,
+        title=one_line(call.title, 80),
         state=states.get(call.outcome, ToolState.STOPPED),
-        output=call.output,
-        error=call.error,
+        output=clean(call.output),
+        error=clean(call.error),
     )

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from orginabox_sdk.orginabox.turn.v1 import PermissionAsked, PermissionReply
 
+from gateways.chat.words import clean
+
 HINT = "y once · a always · n refuse and stop · n <reason> refuse and go on"
 NOBODY = "Nobody was there to permit it. Go on without it, or say what you would have done."
 
@@ -40,7 +42,7 @@ def read_answer(text: str) -> Answer | None:
 
 def question(asked: PermissionAsked) -> str:
     """What is asked, in a line."""
-    what = asked.title or ", ".join(asked.patterns)
+    what = clean(asked.title or ", ".join(asked.patterns))
     return (
         f"The agent wants to use {asked.permission}: {what}" if what else f"The agent wants to use {asked.permission}"
     )
@@ -48,4 +50,4 @@ def question(asked: PermissionAsked) -> str:
 
 def always(asked: PermissionAsked) -> str:
     """What the answer `always` would permit, in a line. Empty when it is not known."""
-    return f"always permits: {', '.join(asked.always_patterns)}" if asked.always_patterns else ""
+    return f"always permits: {clean(', '.join(asked.always_patterns))}" if asked.always_patterns else ""

@@ -147,12 +147,12 @@ def you(text: str) -> RenderableType:
     return Styled("\n".join([f"{YOU} {first}", *(f"  {line}" for line in rest)]), style="bold cyan")
 
 
-def unfolded(tool: Tool, number: int) -> RenderableType:
-    """A tool call with its output."""
-    body = Styled.from_ansi(tool.output.rstrip("\n")) if tool.output.strip() else Styled("no output", style="dim")
-    if tool.error:
-        body = Styled(tool.error, style="red")
-    return Group(_tool(tool, number, 0), body)
+def unfolded(tool: Tool) -> RenderableType:
+    """A tool call with all of its output."""
+    body = Styled(tool.error, style="red") if tool.error else Styled(tool.output.rstrip("\n"))
+    if not body.plain.strip():
+        body = Styled("It printed nothing.", style="dim")
+    return Group(_tool_line(tool), body)
 
 
 def _text(text: str) -> RenderableType:
@@ -170,6 +170,17 @@ def _thought(thought: Thought) -> RenderableType:
 
 
 def _tool(tool: Tool, number: int, tick: int) -> RenderableType:
+    line = _tool_line(tool, tick)
+    if number and (tool.output or tool.error):
+        line.append(f"  /expand {number}", style="dim")
+    if tool.error:
+        return Group(line, Styled(f"  {words.one_line(tool.error, 200)}", style="red"))
+    if tool.state is ToolState.RUNNING and tool.output.strip():
+        return Group(line, *(_dim_lines(tool.output)))
+    return line
+
+
+def _tool_line(tool: Tool, tick: int = 0) -> Styled:
     line = Styled(no_wrap=True, overflow="ellipsis")
     mark, style = _MARKS.get(tool.state, (SPINNER[tick % len(SPINNER)], "cyan"))
     line.append(f"{mark} ", style=style)
@@ -177,12 +188,6 @@ def _tool(tool: Tool, number: int, tick: int) -> RenderableType:
     line.append(f" {words.one_line(tool.title, 80)}".rstrip())
     if seconds := _seconds(tool):
         line.append(f" ({words.duration(seconds)})", style="dim")
-    if number and (tool.output or tool.error):
-        line.append(f"  /expand {number}", style="dim")
-    if tool.error:
-        return Group(line, Styled(f"  {words.one_line(tool.error, 200)}", style="red"))
-    if tool.state is ToolState.RUNNING and tool.output.strip():
-        return Group(line, *(_dim_lines(tool.output)))
     return line
 
 
@@ -206,7 +211,7 @@ def _asked(item: Asked) -> RenderableType:
         return Styled(f"{said}: {asked.permission} {words.one_line(asked.title, 80)}".rstrip(), style=style)
     lines: list[RenderableType] = [Styled(f"? {permission.question(asked)}", style="bold yellow")]
     if asked.diff:
-        shown = asked.diff.splitlines()
+        shown = words.clean(asked.diff).splitlines()
         lines.append(Syntax("\n".join(shown[:MOST_DIFF_LINES]), "diff", theme="ansi_dark", background_color="default"))
         if len(shown) > MOST_DIFF_LINES:
             lines.append(Styled(f"  … {len(shown) - MOST_DIFF_LINES} more lines", style="dim"))

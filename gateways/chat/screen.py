@@ -26,6 +26,9 @@ from gateways.chat.history import YOU
 ROWS_KEPT = 6
 LEAST_LIVE_ROWS = 4
 TICKS_PER_SECOND = 10
+LEAST_REDRAW_SECONDS = 0.02
+# Drawing may take this part of the time and no more, however long the text is.
+DRAWING_SHARE = 0.2
 LEAVE_SECONDS = 2.0
 _STYLE = Style.from_dict({"prompt": "bold ansicyan", "ask": "bold ansiyellow", "placeholder": "ansibrightblack"})
 
@@ -54,6 +57,8 @@ class Screen:
         self._stashed = ""
         self._interrupted_at = 0.0
         self._hint = ""
+        self._version = 0
+        self._drawn: tuple[object, ANSI] = (None, ANSI(""))
         self.asking = False
         self.busy = False
         self.on_text: Callable[[str], None] = lambda _: None
@@ -72,7 +77,7 @@ class Screen:
             erase_when_done=True,
             enable_history_search=False,
         )
-        self._session.app.min_redraw_interval = 0.02
+        self._session.app.min_redraw_interval = LEAST_REDRAW_SECONDS
 
     @property
     def app(self) -> Application[str]:
@@ -111,6 +116,7 @@ class Screen:
 
     def changed(self) -> None:
         """Draw again, soon."""
+        self._version += 1
         self.app.invalidate()
 
     def ask(self, asking: bool) -> None:
@@ -146,13 +152,23 @@ class Screen:
                 self.changed()
 
     def _message(self) -> AnyFormattedText:
-        tick = int(time.monotonic() * TICKS_PER_SECOND)
-        rows = max(LEAST_LIVE_ROWS, self.app.output.get_size().rows - ROWS_KEPT)
-        lines = self._live(tick, self.width).splitlines()[-rows:]
-        status = self._hint or self._status(tick)
-        above = "\n".join([*lines, "", status]) + "\n"
-        mark = f"\x1b[1;33mpermit? {YOU}\x1b[0m " if self.asking else f"\x1b[1;36m{YOU}\x1b[0m "
-        return ANSI(above + mark)
+        """All that stands above and before the input. It is asked for several times in each drawing, so it is kept."""
+        tick = int(time.monotonic() * TICKS_PER_SECOND) if self.busy else 0
+        size = self.app.output.get_size()
+        state = (self._version, tick, size, self._hint, self.asking)
+        if self._drawn[0] != state:
+            begun = time.perf_counter()
+            self._drawn = (state, ANSI(self._above(tick, size.rows, size.columns) + self._mark()))
+            took = time.perf_counter() - begun
+            self.app.min_redraw_interval = max(LEAST_REDRAW_SECONDS, took / DRAWING_SHARE)
+        return self._drawn[1]
+
+    def _above(self, tick: int, rows: int, columns: int) -> str:
+        lines = self._live(tick, columns).splitlines()[-max(LEAST_LIVE_ROWS, rows - ROWS_KEPT) :]
+        return "\n".join([*lines, "", self._hint or self._status(tick), ""])
+
+    def _mark(self) -> str:
+        return f"\x1b[1;33mpermit? {YOU}\x1b[0m " if self.asking else f"\x1b[1;36m{YOU}\x1b[0m "
 
     def _placeholder(self) -> AnyFormattedText:
         if self.asking or self._session.default_buffer.text:

@@ -168,7 +168,9 @@ class TurnView:
             PermissionAsked: lambda asked, now: self._open(Asked(asked=asked), now),
             PermissionReplied: self._reply,
             TodoUpdated: lambda todo, now: self._open(Todos(closed=True, items=tuple(todo.items)), now),
-            Retrying: lambda found, now: self._open(Note(closed=True, text=f"trying again: {found.message}"), now),
+            Retrying: lambda found, now: self._open(
+                Note(closed=True, text=f"trying again: {words.one_line(found.message, 200)}"), now
+            ),
             Usage: self._spend,
             TurnCompleted: self._end,
             TurnFailed: self._end,
@@ -193,12 +195,13 @@ class TurnView:
         self._since = now
 
     def _text(self, delta: TextDelta, now: datetime | None) -> None:
+        said = words.clean(delta.text)
         last = self.live[-1] if self.live else None
         if isinstance(last, Text) and last.part_id == delta.part_id and not last.closed:
-            self.live[-1] = replace(last, text=last.text + delta.text)
+            self.live[-1] = replace(last, text=last.text + said)
         else:
-            self._open(Text(part_id=delta.part_id, text=delta.text), now)
-        if "\n" in delta.text:
+            self._open(Text(part_id=delta.part_id, text=said), now)
+        if "\n" in said:
             self._split_last()
 
     def _split_last(self) -> None:
@@ -210,11 +213,12 @@ class TurnView:
             self.live[-1:] = [*closed, replace(last, text=rest)]
 
     def _thought(self, delta: ReasoningDelta, now: datetime | None) -> None:
+        said = words.clean(delta.text)
         last = self.live[-1] if self.live else None
         if isinstance(last, Thought) and last.part_id == delta.part_id and not last.closed:
-            self.live[-1] = replace(last, text=last.text + delta.text, until=now)
+            self.live[-1] = replace(last, text=last.text + said, until=now)
         else:
-            self._open(Thought(part_id=delta.part_id, text=delta.text, since=now, until=now), now)
+            self._open(Thought(part_id=delta.part_id, text=said, since=now, until=now), now)
 
     def _open(self, item: Item, now: datetime | None) -> None:
         """Put an item at the end; what was said or thought before it is complete."""
@@ -274,17 +278,17 @@ class TurnView:
 
 
 def _with_output(tool: Tool, text: str) -> Tool:
-    return replace(tool, output=(tool.output + text)[-MOST_OUTPUT:])
+    return replace(tool, output=(tool.output + words.clean(text))[-MOST_OUTPUT:])
 
 
 def _finished(tool: Tool, finished: ToolFinished) -> Tool:
     failed = finished.outcome == ToolOutcome.ERROR
     return replace(
         tool,
-        title=finished.title or tool.title,
+        title=words.clean(finished.title) or tool.title,
         state=ToolState.FAILED if failed else ToolState.DONE,
-        output=finished.output[:MOST_OUTPUT] or tool.output,
-        error=finished.error,
+        output=words.clean(finished.output[:MOST_OUTPUT]) or tool.output,
+        error=words.clean(finished.error),
         seconds=finished.duration.total_seconds() if finished.duration is not None else None,
         closed=True,
     )

@@ -3,6 +3,10 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+# Escape sequences, the rest of the control characters, and marks that turn the direction of writing.
+_SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _STEPS = ((60, "s"), (60, "min"), (24, "h"), (7, "d"))
 _MINUTE = 60
@@ -70,7 +74,16 @@ def sentence(text: str) -> str:
     return first if first[-1] in ".!?:" else f"{first}."
 
 
+def clean(text: str) -> str:
+    """The text without what could move the cursor, change the terminal or hide what is said.
+
+    What an agent says and prints is somebody else's text: none of it may command the terminal.
+    """
+    lines = _SEQUENCES.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return _CONTROLS.sub("", lines)
+
+
 def one_line(text: str, width: int) -> str:
     """The text on one line, cut where it is longer than that."""
-    flat = " ".join(text.split())
+    flat = " ".join(clean(text).split())
     return flat if len(flat) <= width else f"{flat[: width - 1]}…"

@@ -55,6 +55,7 @@ class Channel:
             Streams have none: they end with their work.
         root_certificates: PEM certificates to trust for `https` instead of the system's.
         user_agent: What the program calls itself.
+        metadata: What to send along with every call.
 
     Example:
         ```python
@@ -73,6 +74,7 @@ class Channel:
         timeout: float = DEADLINE_SECONDS,
         root_certificates: bytes | None = None,
         user_agent: str = "orginabox-sdk",
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         address, secure = parse_target(target)
         options = _options(address, user_agent)
@@ -81,7 +83,8 @@ class Channel:
             self._channel = grpc.aio.secure_channel(address, trust, options=options)
         else:
             self._channel = grpc.aio.insecure_channel(address, options=options)
-        self._headers = [("authorization", f"Bearer {api_key}")] if api_key else []
+        key = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = [*key.items(), *(metadata or {}).items()]
         self._timeout = timeout
 
     def request(

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
@@ -42,6 +42,7 @@ class Client:
         timeout: Seconds that a call may take when it does not say otherwise.
         root_certificates: PEM certificates to trust for `https` instead of the system's.
         user_agent: What the program calls itself.
+        metadata: What to send along with every call.
 
     Example:
         ```python
@@ -60,9 +61,15 @@ class Client:
         timeout: float = DEADLINE_SECONDS,
         root_certificates: bytes | None = None,
         user_agent: str = "orginabox-sdk",
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         self._channel = Channel(
-            target, api_key=api_key, timeout=timeout, root_certificates=root_certificates, user_agent=user_agent
+            target,
+            api_key=api_key,
+            timeout=timeout,
+            root_certificates=root_certificates,
+            user_agent=user_agent,
+            metadata=metadata,
         )
         stub_channel: Any = self._channel  # the stubs ask for grpclib's class, and use only what ours has too
         self.sessions = SessionServiceStub(stub_channel)

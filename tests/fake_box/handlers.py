@@ -1,7 +1,5 @@
 """The public services over what the fake box remembers."""
 
-# ruff: noqa: N802, ARG002 - methods have the names and the shape of the contract
-
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

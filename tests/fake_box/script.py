@@ -7,6 +7,7 @@
 | `think` | reasons, then speaks |
 | `slow 50` | says 50 words, 20 a second |
 | `markdown` | speaks in headings, lists, a table and code |
+| `code 100` | speaks in 100 lines of code |
 | `todo` | writes a list of tasks and edits a file |
 | `fail` | ends with an error |
 | `cut 3 ...` | as `...`, and every stream of it is cut after 3 events |
@@ -73,11 +74,17 @@ def _scene(turn: "FakeTurn") -> AsyncIterator[pb.TurnEvent]:
         "think": _think,
         "slow": lambda: _speech(" ".join(f"word{number}" for number in range(int(rest))), pause=0.05),
         "markdown": lambda: _speech(MARKDOWN, pause=0.02),
+        "code": lambda: _speech(_code(int(rest)), pause=0.005),
         "todo": _todo,
         "fail": _fail,
         "wait": _wait,
     }
     return scenes.get(word, lambda: _speech(f"You said: {text}"))()
+
+
+def _code(lines: int) -> str:
+    body = "\n".join(f"value_{number} = {number} " for number in range(lines))
+    return f"Here it is:\n\n```python\n{body}\n```\n\nThat was it."
 
 
 async def _speech(text: str, *, part: str = "p1", pause: float = 0.0) -> AsyncIterator[pb.TurnEvent]:

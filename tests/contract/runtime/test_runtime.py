@@ -334,3 +334,17 @@ async def test_a_new_token_ends_the_one_before(rt: Runtime) -> None:
     assert (await rt.check("/demo/models", "GET", authorization=f"Bearer {old}")).HasField("denied_response")
     assert (await rt.check("/demo/models", "GET", authorization=f"bearer {new}")).HasField("ok_response")
     assert (await rt.check("/demo/models", "GET", authorization=f"Bearer {other}")).HasField("ok_response")
+
+
+async def test_a_restart_applies_nothing_that_waits(url: str, tmp_path: Path) -> None:
+    other = str(uuid4())
+    async with runtime(url, tmp_path) as rt:
+        await rt.create(local())
+        await rt.create(local(), tenant=other)
+
+    async with runtime(url, tmp_path) as rt:
+        for tenant in (TENANT, other):
+            status = (await rt.status(tenant)).status
+            assert status.demo
+            assert not status.in_sync
+        assert (tmp_path / "runtime/tenants" / other / "applied/runtime.json").exists()

@@ -1,8 +1,6 @@
 """One Sandbox service and one sandbox for all tests of this folder that do not break it."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
-from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -15,8 +13,7 @@ from tests.postgres import TestServer
 @pytest_asyncio.fixture(scope="session")
 async def rig(postgres: TestServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
     """The service."""
-    home: Path = tmp_path_factory.mktemp("sandbox")
-    async with sandbox_rig(postgres.database("sandbox"), home) as rig:
+    async with sandbox_rig(postgres.database("sandbox"), tmp_path_factory.mktemp("sandbox")) as rig:
         yield rig
 
 
@@ -24,9 +21,3 @@ async def rig(postgres: TestServer, tmp_path_factory: pytest.TempPathFactory) ->
 async def sandbox_id(rig: Rig) -> str:
     """The operator's sandbox, running."""
     return (await rig.claim(OPERATOR)).sandbox.sandbox_id
-
-
-@pytest.fixture
-def user_id() -> UUID:
-    """The operator."""
-    return OPERATOR
