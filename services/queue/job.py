@@ -135,11 +135,16 @@ class PlacedJob:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of a job whose lease ends: its next state, why, and how long until then."""
+    """What becomes of a job whose lease ends: its next state, why, and how long until then.
+
+    Attributes:
+        settled: Whether the worker's own word ended the lease. It may be sent again, and is told again that it counts.
+    """
 
     state: JobState
     error: str = ""
     delay: timedelta = timedelta()
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +193,14 @@ class Lease:
     def lost(self) -> Outcome:
         """The outcome of a job whose worker went away. Attempts are counted, so one that kills its workers dies."""
         if self.cancelled:
-            return Outcome(JobState.CANCELLED)
+            return Outcome(JobState.CANCELLED, settled=False)
         if self.attempt >= self.max_attempts:
-            return Outcome(JobState.DEAD, "the worker went away, and this was the last attempt")
-        return Outcome(JobState.READY)
+            return Outcome(JobState.DEAD, "the worker went away, and this was the last attempt", settled=False)
+        return Outcome(JobState.READY, settled=False)
 
     def withdrawn(self) -> Outcome:
         """The outcome of a job whose lease the queue itself dropped: no attempt of it failed, so it never dies."""
-        return Outcome(JobState.CANCELLED if self.cancelled else JobState.READY)
+        return Outcome(JobState.CANCELLED if self.cancelled else JobState.READY, settled=False)
 
 
 def backoff(attempt: int, roll: float) -> timedelta:

@@ -158,33 +158,34 @@ FOR UPDATE OF job;
 WITH ended AS (
     DELETE FROM job
     USING unnest(
-        %(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[], %(states)s::job_state[], %(errors)s::text[]
-    ) AS held (tenant_id, id, token, end_state, error)
+        %(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[], %(states)s::job_state[], %(errors)s::text[],
+        %(settled)s::boolean[]
+    ) AS held (tenant_id, id, token, end_state, error, settled)
     WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token AND job.state = 'leased'
-    RETURNING job.*, held.end_state, held.error
+    RETURNING job.*, held.end_state, held.error, held.settled
+), kept AS (
+    INSERT INTO ended_job (
+        tenant_id, id, kind, key, state, priority, attempt, max_attempts, run_time, create_time, end_time, token,
+        idempotency_key, trace_parent, last_error, payload
+    )
+    SELECT tenant_id, id, kind, key, CASE WHEN cancel_time IS NULL THEN end_state ELSE 'cancelled' END, priority,
+        attempt, max_attempts, run_time, create_time, clock_timestamp(), CASE WHEN settled THEN token END,
+        idempotency_key, trace_parent, coalesce(nullif(error, ''), last_error), payload
+    FROM ended
 )
-INSERT INTO ended_job (
-    tenant_id, id, kind, key, state, priority, attempt, max_attempts, run_time, create_time, end_time, token,
-    idempotency_key, trace_parent, last_error, payload
-)
-SELECT tenant_id, id, kind, key, CASE WHEN cancel_time IS NULL THEN end_state ELSE 'cancelled' END, priority, attempt,
-    max_attempts, run_time, create_time, clock_timestamp(), token, idempotency_key, trace_parent,
-    coalesce(nullif(error, ''), last_error), payload
-FROM ended
-RETURNING token;
+SELECT token FROM ended;
 
 -- name: requeue_leases
 -- Give leased jobs back, ready now or after a delay.
 UPDATE job
-SET state = held.next_state, session_id = NULL,
+SET state = held.next_state, session_id = NULL, token = CASE WHEN held.settled THEN held.token END,
     run_time = CASE WHEN held.next_state = 'retrying' THEN clock_timestamp() + held.delay ELSE job.run_time END,
     last_error = coalesce(nullif(held.error, ''), job.last_error)
 FROM unnest(
     %(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[], %(states)s::job_state[], %(errors)s::text[],
-    %(delays)s::interval[]
-) AS held (tenant_id, id, token, next_state, error, delay)
-WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token AND job.state = 'leased'
-RETURNING job.token;
+    %(settled)s::boolean[], %(delays)s::interval[]
+) AS held (tenant_id, id, token, next_state, error, settled, delay)
+WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token AND job.state = 'leased';
 
 -- name: settled_before
 -- Read which of these leases were settled earlier, by a commit whose answer was lost.

@@ -407,4 +407,5 @@ def _ending_columns(endings: Collection[tuple[Lease, Outcome]]) -> dict[str, lis
         **_lease_columns([lease for lease, _ in endings]),
         "states": [outcome.state.value for _, outcome in endings],
         "errors": [outcome.error for _, outcome in endings],
+        "settled": [outcome.settled for _, outcome in endings],
     }

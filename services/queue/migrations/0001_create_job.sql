@@ -27,7 +27,7 @@ CREATE TABLE job (
     create_time timestamptz NOT NULL DEFAULT now(),
     cancel_time timestamptz, -- when its worker was asked to stop
     session_id uuid,
-    token uuid, -- of the lease; after the lease, of the last one, so that a settlement sent twice is known
+    token uuid, -- of the lease, and after it if its worker settled it: a settlement sent twice is known by it
     idempotency_key text NOT NULL,
     trace_parent text NOT NULL,
     last_error text NOT NULL DEFAULT '',
