@@ -113,8 +113,13 @@ class Housekeeping:
         await asyncio.sleep(TELL_SECONDS)
 
     async def _listen(self) -> None:
-        async for _ in self._store.listening.told_by_others(self._instance):
-            self._bell.told()
+        try:
+            async for _ in self._store.listening.told_by_others(self._instance):
+                self._bell.told()
+        except ServiceUnavailable:
+            # This connection is the first to notice that the database fell.
+            self._dispatcher.doubt()
+            raise
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
