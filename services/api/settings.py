@@ -10,7 +10,11 @@ from services.kit.settings import MeshSettings
 class ApiSettings(MeshSettings):
     """The settings of Api."""
 
-    api_key: SecretStr | None = Field(default=None, validation_alias="ORGINABOX_API_KEY")
+    api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="ORGINABOX_API_KEY",
+        description="The key that opens the API. Default: `secrets/api_key` in the home.",
+    )
 
     def key(self) -> str:
         """The key of the single-operator mode: as set, else the one that the installation generated.

@@ -17,12 +17,12 @@ class MeshSettings(BaseSettings):
     home: Path = Field(default=Path.home() / ".orginabox", description="Where the installation keeps its data.")
     run_dir: Path | None = Field(default=None, description="Where sockets are. Default: `run` in the home.")
     database_url: str = Field(default="", description="The address of PostgreSQL in libpq's form.")
-    api_address: str = ""
-    queue_address: str = ""
-    sandbox_address: str = ""
-    runtime_address: str = ""
-    audit_address: str = ""
-    worker_address: str = ""
+    api_address: str = Field(default="", description="Where Api listens. Empty: its socket in the run folder.")
+    queue_address: str = Field(default="", description="Where Queue listens. Empty: its socket in the run folder.")
+    sandbox_address: str = Field(default="", description="Where Sandbox listens. Empty: its socket in the run folder.")
+    runtime_address: str = Field(default="", description="Where Runtime listens. Empty: its socket in the run folder.")
+    audit_address: str = Field(default="", description="Where Audit listens. Empty: its socket in the run folder.")
+    worker_address: str = Field(default="", description="Where Worker listens. Empty: its socket in the run folder.")
     log_level: str = Field(default="info", description="debug, info, warning or error.")
 
     def run_folder(self) -> Path:
