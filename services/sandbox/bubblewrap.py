@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import structlog
-
+from services.kit import telemetry
 from services.sandbox import cgroup
+from services.sandbox.child import Child, output
 from services.sandbox.driver import (
     AGENT_PORT,
     INNER_BUNDLE,
@@ -27,8 +27,6 @@ from services.sandbox.driver import (
     Launch,
 )
 from services.sandbox.sandbox import SandboxIsolationUnavailable, SandboxStartFailed
-
-_log = structlog.get_logger(__name__)
 
 _USERS = "root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:1000:1000:agent:/home/agent:/bin/bash\n"
 _GROUPS = "root:x:0:\nagent:x:1000:\n"
@@ -56,7 +54,7 @@ _JOIN_GROUPS = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ > "$1" || exit 70;
 _INNER_SCRIPT = f"""
 socat TCP-LISTEN:{MODEL_DOOR_PORT},bind=127.0.0.1,reuseaddr,fork UNIX-CONNECT:{_INNER_DOOR}/model.sock &
 socat UNIX-LISTEN:{_INNER_BRIDGE}/{_SOCKET},fork,unlink-early,mode=600 TCP:127.0.0.1:{AGENT_PORT} &
-exec {_INNER_AGENT}/opencode serve --print-logs --hostname 127.0.0.1 --port {AGENT_PORT}
+exec {_INNER_AGENT}/opencode serve --hostname 127.0.0.1 --port {AGENT_PORT}
 """
 
 
@@ -76,9 +74,9 @@ class Bubblewrap:
                     f"{program} is not installed. Install it: apt-get install bubblewrap socat", missing=program
                 )
         probe = [*_NAMESPACES, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
-        code, said = await _output("bwrap", *probe)
+        code, said = await output("bwrap", *probe)
         if code != 0:
-            _log.warning("sandbox.isolation_unavailable", exit_code=code, said=said)
+            telemetry.log().warning("no sandbox can be isolated here", exit_code=code, said=said)
             raise SandboxIsolationUnavailable(_advice(), missing="user namespaces")
 
     async def start(self, launch: Launch) -> "BubblewrapProcess":
@@ -87,21 +85,18 @@ class Bubblewrap:
             raise SandboxStartFailed("opencode is not installed. Install it: npm ci --prefix sandbox/opencode")
         group = cgroup.create(launch.name, launch.limits)
         if group is None:
-            _log.warning("sandbox.unlimited", sandbox=launch.name, hint="control groups cannot be written")
+            telemetry.log().warning("sandbox has no limits: control groups cannot be written", name=launch.name)
         try:
             with _Files() as files:
                 options = files.options(_options(launch, self.agent, files, await _flags()))
                 command = ["bwrap", "--args", str(options), "--", "/bin/sh", "-c", _INNER_SCRIPT]
                 joined = [str(file) for file in group.member_files] if group else []
-                process = await asyncio.create_subprocess_exec(
+                process = await Child.start(
                     "/bin/sh", "-c", _JOIN_GROUPS, "join", str(len(joined)), *joined, *command,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.STDOUT,
                     # By inheritance: what stands in argv can be read by every user of the host.
-                    env=dict(launch.environment),
+                    env=launch.environment,
                     pass_fds=files.numbers,
-                    start_new_session=True,
+                    session=True,
                 )  # fmt: skip
         except OSError as error:
             if group:
@@ -115,7 +110,7 @@ class BubblewrapProcess:
 
     def __init__(
         self,
-        process: asyncio.subprocess.Process,
+        process: Child,
         launch: Launch,
         group: cgroup.ControlGroup | None,
         start_timeout: float,
@@ -181,19 +176,15 @@ class BubblewrapProcess:
 
         There is nothing to say goodbye to: opencode keeps its sessions in SQLite, which a kill does not harm.
         """
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._process.kill()
         await self.wait()
         await self._drain
 
     async def _drain_output(self) -> None:
         """Keep the beginning of what the sandbox prints, and look for the line that says it is up."""
-        stream = self._process.stdout
-        if stream is None:
-            return
         kept, tail = 0, b""
         with self._launch.log.open("wb", buffering=0) as log:
-            while chunk := await stream.read(65536):
+            while chunk := await self._process.stdout.read(65536):
                 if kept < _LOG_LIMIT:
                     kept += log.write(chunk[: _LOG_LIMIT - kept])
                 if not self._listening.is_set():
@@ -318,16 +309,8 @@ def _etc(files: _Files) -> list[str]:
 
 async def _flags() -> list[str]:
     """Hardening that newer versions know: no further namespaces inside, so less kernel to attack."""
-    _, said = await _output("bwrap", "--help")
+    _, said = await output("bwrap", "--help")
     return ["--disable-userns"] if "--disable-userns" in said else []
-
-
-async def _output(*command: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    said, _ = await process.communicate()
-    return process.returncode or 0, said.decode(errors="replace")
 
 
 def _advice() -> str:

@@ -170,6 +170,8 @@ class TurnDriver:
 
     async def _look_at_clocks(self) -> None:
         now = time.monotonic()
+        for event in self._translator.release():
+            self._run.append(event)
         if self._behind:
             await self._catch_up()
         if self._abort_time is not None and self._idle_time is None and now - self._abort_time > self._abort_calls:

@@ -10,7 +10,7 @@ from services.kit import telemetry
 from services.sandbox.agent_events import AgentEvent, Connected, SessionChanged
 from services.sandbox.opencode import Opencode, OpencodeError
 
-_RETRY_SECONDS = (0.02, 0.1, 0.3, 1.0)
+_RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0)
 
 Feed = asyncio.Queue[AgentEvent]
 

@@ -19,6 +19,7 @@ _TEXT_LIMIT = 256 * 1024
 _CUT = "\n… (cut)"
 _EDITING_TOOLS = frozenset({"edit", "write", "apply_patch", "patch"})
 _OVERLAP = 256
+_NO_OUTPUT = "(no output)"
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Translator:
         self._calls: dict[tuple[str, str], str] = {}
         self._steps: set[str] = set()
         self._permissions: dict[str, bool] = {}
+        # Permissions by the call that waits for them and is not told yet.
+        self._held: dict[str, events.PermissionAsked] = {}
         self._catching_up = False
         # Whether opencode took up the turn, how often it said that it is done since, and the error that it named.
         self.begun = False
@@ -195,9 +198,11 @@ class Translator:
             return
         if not tool.started:
             tool.started = True
-            yield events.ToolStarted(part.id, part.tool, _title(part, state), _shortened(state.input))
+            yield events.ToolStarted(part.id, part.tool, _title(part, state.input), _shortened(state.input))
+            if asked := self._held.pop(part.id, None):
+                yield asked
         output = state.metadata.get("output")
-        if isinstance(output, str) and (new := new_output(tool.output, output)):
+        if isinstance(output, str) and output != _NO_OUTPUT and (new := new_output(tool.output, output)):
             tool.output = output
             yield events.ToolOutput(part.id, _short(new))
         if state.status in {"completed", "error"}:
@@ -210,17 +215,27 @@ class Translator:
         if said.id in self._permissions:
             return
         self._permissions[said.id] = True
-        call = (said.tool.message_id, said.tool.call_id) if said.tool else ("", "")
+        call_id = self._calls.get((said.tool.message_id, said.tool.call_id), "") if said.tool else ""
         diff = said.metadata.get("diff")
-        yield events.PermissionAsked(
+        asked = events.PermissionAsked(
             permission_id=said.id,
             permission=said.permission,
             title=_short(_asked_for(said)),
             patterns=said.patterns,
             always_patterns=said.always,
             diff=_short(diff) if isinstance(diff, str) else "",
-            call_id=self._calls.get(call, ""),
+            call_id=call_id,
         )
+        if call_id and not self._tools[call_id].started:
+            # opencode asks a moment before it tells the call. A reader wants to know first what it is about.
+            self._held[call_id] = asked
+        else:
+            yield asked
+
+    def release(self) -> Iterator[Event]:
+        """What was held back for something that did not come."""
+        yield from self._held.values()
+        self._held.clear()
 
     def _answered(self, said: said_by.PermissionAnswered) -> Iterator[Event]:
         if not self._permissions.get(said.request_id):
@@ -298,7 +313,7 @@ def _finished(part: said_by.Part, state: said_by.ToolState) -> events.ToolFinish
     return events.ToolFinished(
         call_id=part.id,
         tool=part.tool,
-        title=_title(part, state),
+        title=_short(state.title, 200) if state.title else _title(part, state.input),
         output="" if failed else _short(state.output),
         error=_short(state.error or "The tool failed.") if failed else None,
         seconds=max(0.0, ((state.time.end or 0) - state.time.start) / 1000) if state.time.end else 0.0,
@@ -317,10 +332,10 @@ def _usage(part: said_by.Part) -> events.Usage:
     )
 
 
-def _title(part: said_by.Part, state: said_by.ToolState) -> str:
-    """What a call is about: as opencode says once it is done, before that what the arguments tell."""
-    candidates = (state.title, *(state.input.get(name) for name in ("description", "filePath", "pattern", "query")))
-    title = next((text for text in candidates if isinstance(text, str) and text), "")
+def _title(part: said_by.Part, given: Mapping[str, Any]) -> str:
+    """What a call is about, by its arguments."""
+    told = (given.get(name) for name in ("description", "filePath", "pattern", "query", "url"))
+    title = next((text for text in told if isinstance(text, str) and text), "")
     return _short(title, 200) if title != part.tool else ""
 
 
