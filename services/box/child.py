@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import textwrap
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from services.box.process import Backoff, Phase, ProcessSpec, ProcessState, desc
 
 PROBE_EVERY = 0.05
 LOG_LINES_SHOWN = 8
+LINE_LENGTH_SHOWN = 300
 
 
 class Child:
@@ -47,7 +49,8 @@ class Child:
 
     def last_words(self) -> str:
         """The end of the process's log, for who must find out why it fails."""
-        return "\n".join(last_lines(self._log, LOG_LINES_SHOWN))
+        lines = last_lines(self._log, LOG_LINES_SHOWN)
+        return "\n".join(textwrap.shorten(line, LINE_LENGTH_SHOWN, placeholder=" …") for line in lines)
 
     async def _keep_running(self) -> None:
         backoff = Backoff()

@@ -14,6 +14,7 @@ import psutil
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from services.box import view
 from services.box.errors import BoxError
@@ -63,7 +64,7 @@ def down() -> None:
         with err.status("Stopping Org in a Box"):
             _stop_supervisor(state)
     ended = end_leftovers(home)
-    home.state_file.unlink(missing_ok=True)
+    home.leave()
     if find_leftovers(home):
         err.print("[red]some processes could not be stopped; they belong to another user[/]")
         raise typer.Exit(FAILED)
@@ -85,7 +86,7 @@ def status(
     if as_json:
         out.print(view.as_json(home, state), highlight=False, soft_wrap=True)
     else:
-        out.print(view.status(home, state))
+        out.print(view.status(home, state), soft_wrap=True)
     if state.phase is not BoxPhase.READY or any(process.phase is not Phase.READY for process in state.processes):
         raise typer.Exit(FAILED)
 
@@ -123,9 +124,9 @@ def doctor() -> None:
         for check in examine(home, read_settings(home)):
             fine &= check.fine
             mark = "[green]✓[/]" if check.fine else "[red]✗[/]"
-            out.print(f"{mark} {check.name:<11} {check.found}", highlight=False)
+            out.print(f"{mark} {check.name:<11} {check.found}", highlight=False, soft_wrap=True)
             if not check.fine and check.remedy:
-                out.print(f"  [yellow]→ {check.remedy}[/]", highlight=False)
+                out.print(f"  [yellow]→ {check.remedy}[/]", highlight=False, soft_wrap=True)
         if not fine:
             raise typer.Exit(FAILED)
 
@@ -170,9 +171,13 @@ def _follow(home: Home, pid: int | None) -> None:
             elif pid and not _runs(pid):
                 state = read_state(home)
             if pid and not _runs(pid):
-                said = state.message if state and state.pid == pid else ""
-                raise BoxError(said or "it stopped while it started; see `oiab logs supervisor`")
+                said = state.message if state and state.pid == pid else _last_words(home)
+                raise BoxError(said or "it stopped while it started; see `oiab logs`")
             time.sleep(FOLLOW_EVERY)
+
+
+def _last_words(home: Home) -> str:
+    return "\n".join(last_lines(home.logs / "supervisor.log", 1))
 
 
 def _runs(pid: int) -> bool:
@@ -262,5 +267,5 @@ def _said_plainly() -> Iterator[None]:
     try:
         yield
     except BoxError as error:
-        err.print(f"[red]{error}[/]", highlight=False)
+        err.print(Text(str(error), "red"), soft_wrap=True)
         raise typer.Exit(FAILED) from None

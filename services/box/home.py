@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -107,6 +108,12 @@ class Home:
         below = (self.logs, self.secrets, self.envoy, self.applied.parent, self.sandboxes)
         for folder in (*below, self.model_folder):
             own_folder(folder)
+
+    def leave(self) -> None:
+        """Remove what is of no use when nothing runs."""
+        self.state_file.unlink(missing_ok=True)
+        if not self.run.is_relative_to(self.root):
+            shutil.rmtree(self.run, ignore_errors=True)
 
     def secret(self, name: str) -> str:
         """The secret of that name, generated the first time it is asked for."""

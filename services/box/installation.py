@@ -77,6 +77,7 @@ class Installation:
             passed
             | addresses
             | {
+                "USER": self.environ.get("USER") or "orginabox",  # libraries fail for a user without a name
                 "OIAB_HOME": str(self.home.root),
                 "OIAB_RUN_DIR": str(self.home.run),
                 "PYTHONUNBUFFERED": "1",

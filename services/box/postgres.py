@@ -6,6 +6,7 @@ The wheel's own server class is not used: it orphans its server and keeps handle
 import asyncio
 import fcntl
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -225,13 +226,15 @@ def check_external(url: str) -> None:
 
 
 def own_namespace() -> tuple[str, ...]:
-    """What to put before a PostgreSQL program that is to run as root, which it refuses.
+    """What to put before a PostgreSQL program that would refuse to run: as root, or as a user without a name.
 
-    It gets a user namespace of its own where it is user 1000; its files stay root's on the disk.
+    It gets a user namespace of its own where it is somebody else; its files stay ours on the disk.
     """
-    if os.geteuid() != 0:
+    users = {user.pw_uid for user in pwd.getpwall()}
+    if os.geteuid() != 0 and os.geteuid() in users:
         return ()
-    return ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+    somebody = str(max(users - {0}, default=1000))
+    return ("unshare", "--user", f"--map-user={somebody}", f"--map-group={somebody}", "--")
 
 
 def binary(name: str) -> Path:

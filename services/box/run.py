@@ -59,7 +59,7 @@ async def _run(home: Home, environ: Mapping[str, str], told: Callable[[BoxState]
     )
     await supervisor.run(_stop_by_signal())
     if supervisor.state.phase is not BoxPhase.FAILED:
-        home.state_file.unlink(missing_ok=True)
+        home.leave()
 
 
 def _stop_by_signal() -> asyncio.Event:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,14 @@ class SmallBox:
 
     home: Home
     port: int
+    more: dict[str, str] = field(default_factory=dict)
     supervisor: subprocess.Popen[str] | None = None
 
     @property
     def env(self) -> dict[str, str]:
         """The environment of this installation's commands."""
         told = {"OIAB_HOME": str(self.home.root), "OIAB_PORT": str(self.port), "OIAB_DEMO_MODEL": "0"}
-        return {name: value for name, value in os.environ.items() if name != MARK} | told
+        return {name: value for name, value in os.environ.items() if name != MARK} | told | self.more
 
     def up(self, *arguments: str) -> str:
         """Start it, and return what it says first."""
@@ -235,3 +236,29 @@ def test_a_database_of_another_version_is_refused(make_box: Callable[[], SmallBo
     refused = old.oiab("up")
     assert refused.returncode == 1
     assert "PostgreSQL 17" in refused.stderr
+
+
+def test_a_database_of_yours_replaces_the_embedded_one(
+    make_box: Callable[[], SmallBox], database: Callable[[], str]
+) -> None:
+    box = make_box()
+    box.more["OIAB_DATABASE_URL"] = database()
+    assert box.up() == f"ready http://127.0.0.1:{box.port}"
+    assert sorted(process["name"] for process in json.loads(box.oiab("status", "--json").stdout)["processes"]) == [
+        "api",
+        "envoy",
+    ]
+    assert not box.home.postgres.exists()
+    with psycopg.connect(box.more["OIAB_DATABASE_URL"]) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_extension WHERE extname = 'vector'").fetchone() == (1,)
+
+
+def test_a_database_out_of_reach_is_said(make_box: Callable[[], SmallBox]) -> None:
+    box = make_box()
+    box.more["OIAB_DATABASE_URL"] = "postgresql://somebody:secret@127.0.0.1:1/nothing"
+    refused = box.oiab("up")
+    assert refused.returncode == 1
+    assert "OIAB_DATABASE_URL" in refused.stderr
+    assert "secret" not in refused.stderr
+    box.more["OIAB_PORT"] = "many"
+    assert "OIAB_PORT" in box.oiab("up").stderr

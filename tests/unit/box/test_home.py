@@ -28,6 +28,21 @@ def test_sockets_of_a_long_home_have_short_paths() -> None:
     assert home.run != Home.locate({"OIAB_HOME": f"{home.root}x"}).run
 
 
+def test_a_run_folder_outside_goes_with_the_run(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path / "run")
+    home.create()
+    home.state_file.touch()
+    home.leave()
+    home.leave()
+    assert not home.run.exists()
+    assert not home.state_file.exists()
+    assert home.secrets.exists()
+    inside = home_in(tmp_path)
+    inside.create()
+    inside.leave()
+    assert inside.run.exists()
+
+
 def test_every_folder_is_its_owners(tmp_path: Path) -> None:
     home = home_in(tmp_path)
     home.create()
