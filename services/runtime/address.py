@@ -11,6 +11,7 @@ from services.kit.errors import DomainError, Kind
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
+MAX_URL = 2_048
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _PORTS = {"http": 80, "https": 443}
@@ -97,8 +98,8 @@ def is_private(host: str) -> bool:
 
 
 def _split(url: str) -> SplitResult:
-    if not _PRINTABLE.fullmatch(url):  # the library drops tabs and line ends without a word
-        raise ProviderAddressRefused("the address holds characters that an address does not", host="")
+    if len(url) > MAX_URL or not _PRINTABLE.fullmatch(url):  # the library drops tabs and line ends without a word
+        raise ProviderAddressRefused("the address is too long or holds what an address does not", host="")
     try:
         parts = urlsplit(url)
         _ = parts.port

@@ -83,6 +83,7 @@ class Door:
     def __init__(self, box: Installation, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._box = box
         self._store = store
+        self._forgotten = 0
         self._holders: _Recent[bytes, TokenHolder] = _Recent(clock)
         self._routes: _Recent[UUID, Mapping[str, _Route]] = _Recent(clock)
 
@@ -117,28 +118,34 @@ class Door:
         )
 
     def forget(self) -> None:
-        """Look everything up anew: something was applied, or a token was replaced."""
+        """Look everything up anew: something was applied, or a token was replaced.
+
+        What is being looked up at this moment is not kept: it may be from before.
+        """
+        self._forgotten += 1
         self._holders.clear()
         self._routes.clear()
 
     async def _holder(self, token: str) -> TokenHolder:
         digest = token_digest(token)
-        holder = self._holders.get(digest)
+        holder, forgotten = self._holders.get(digest), self._forgotten
         if holder is None:
             async with self._store.transaction() as tx:
                 holder = await tx.token_holder(digest)
             if holder is None:
                 raise DoorClosed(401, "authentication_error", "this token does not open the model door")
-            self._holders.put(digest, holder)
+            if forgotten == self._forgotten:
+                self._holders.put(digest, holder)
         return holder
 
     async def _routes_of(self, tenant_id: UUID) -> Mapping[str, _Route]:
-        routes = self._routes.get(tenant_id)
+        routes, forgotten = self._routes.get(tenant_id), self._forgotten
         if routes is None:
             async with self._store.transaction() as tx:
                 applied = self._box.with_demo(tenant_id, await tx.applied(tenant_id))
             routes = {provider.provider_id: _route(self._box.keyring, provider) for provider in applied}
-            self._routes.put(tenant_id, routes)
+            if forgotten == self._forgotten:
+                self._routes.put(tenant_id, routes)
         return routes
 
 

@@ -1,7 +1,8 @@
 """What of this installation Runtime works with: its folders, its base, its demo model."""
 
+import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
@@ -25,6 +26,8 @@ class Installation:
     """The file of certificates by which providers are trusted."""
     demo_socket: str
     """Where the demo model listens. Empty when there is none."""
+    applying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Links and clusters are written after a commit, and must be written in the order of commits."""
 
     def folders(self, tenant_id: UUID) -> Folders:
         """The bundles of a tenant."""

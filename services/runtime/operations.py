@@ -37,8 +37,6 @@ from services.runtime.provider import (
 )
 from services.runtime.store import Store, StoreTransaction, TokenHolder
 
-_APPLYING = asyncio.Lock()  # links and clusters are written after a commit, and must be written in its order
-
 
 @dataclass(frozen=True)
 class ProviderValues:
@@ -166,7 +164,7 @@ async def status(box: Installation, store: Store, tenant_id: UUID) -> Status:
 
 async def apply(box: Installation, store: Store, tenant_id: UUID) -> tuple[Status, bool]:
     """Make the desired providers the applied ones, and tell whether that changed anything."""
-    async with _APPLYING:
+    async with box.applying:
         async with store.transaction() as tx:
             await tx.lock(tenant_id)
             before = await _status(box, tx, tenant_id)
@@ -180,20 +178,17 @@ async def apply(box: Installation, store: Store, tenant_id: UUID) -> tuple[Statu
 async def restore(box: Installation, store: Store) -> None:
     """At the start, make the files what the database says: they may be older than this release, or lost.
 
-    A tenant that never applied gets what there is, which on a fresh box is the demo model.
+    Where nothing was ever applied, the demo model is: what people add waits for their apply.
     """
     async with store.transaction() as tx:
         await tx.lock(DEFAULT_TENANT)
         tenants = await tx.tenants()
     for tenant_id in tenants:
         async with store.transaction() as tx:
-            applied = await tx.lock(tenant_id)
+            if await tx.lock(tenant_id) is None:
+                await tx.begin(tenant_id)
             await _stage(box, tx, tenant_id)
-        async with _APPLYING:
-            if applied is None:
-                async with store.transaction() as tx:
-                    await tx.lock(tenant_id)
-                    await _apply(box, tx, tenant_id)
+        async with box.applying:
             await _materialize(box, store, tenant_id)
         await _report_unreadable_keys(box, store, tenant_id)
 

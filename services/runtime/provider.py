@@ -20,7 +20,8 @@ CHANGEABLE = frozenset({"base_url", "models", "default_model", "preferred"})
 
 _ID = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _KEY = re.compile(r"[\x21-\x7e]+")
-_MODEL_ID = re.compile(r"[^\s\x00-\x1f\x7f]+")
+# Braces would mean something in opencode's configuration: it fills in variables and files.
+_MODEL_ID = re.compile(r"[^\s{}\"\\]+")
 
 # opencode treats a provider of one of these names in a way of its own (other paths, other credentials), whatever the
 # configuration says. The vendors that we have a kind for may use their name with that kind; the others may not.
@@ -247,9 +248,10 @@ def _check_models(models: Sequence[str], kind: ProviderKind) -> None:
     if len(models) > MAX_MODELS or len(set(models)) != len(models):
         raise ProviderInvalid(f"a provider has up to {MAX_MODELS} models, each once", field="provider.models")
     for model in models:
-        if len(model) > MAX_MODEL_ID or not _MODEL_ID.fullmatch(model):
+        if len(model) > MAX_MODEL_ID or not model.isprintable() or not _MODEL_ID.fullmatch(model):
             raise ProviderInvalid(
-                f"a model's name has up to {MAX_MODEL_ID} characters and no blanks", field="provider.models"
+                f"a model's name has up to {MAX_MODEL_ID} characters and no blanks, braces or quotes",
+                field="provider.models",
             )
 
 

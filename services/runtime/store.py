@@ -143,6 +143,10 @@ class StoreTransaction:
         await self._tx.run("copy_applied", tenant_id=tenant_id)
         await self._tx.run("mark_applied", tenant_id=tenant_id)
 
+    async def begin(self, tenant_id: UUID) -> None:
+        """Make a state without stored providers the applied one."""
+        await self._tx.run("mark_applied", tenant_id=tenant_id)
+
     async def put_token(self, holder: TokenHolder, digest: bytes) -> None:
         """Give a sandbox a token in place of the one it had."""
         await self._tx.run(

@@ -92,6 +92,7 @@ def test_a_path_that_is_cut_short_is_completed(given: str, path: str) -> None:
         "https://-a.example/v1",
         "https://а.example/v1",  # noqa: RUF001 - the first letter is not an a
         "https://a.example\\@b.example/v1",
+        "https://a.example/" + "v" * 3_000,
     ],
 )
 def test_other_addresses_are_refused(url: str) -> None:

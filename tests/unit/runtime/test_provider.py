@@ -52,6 +52,7 @@ def test_ollama_needs_nothing_but_models() -> None:
         (ProviderKind.OPENAI_COMPATIBLE, {"models": ["m", "m"]}, "once"),
         (ProviderKind.OPENAI_COMPATIBLE, {"models": ["a b"]}, "blanks"),
         (ProviderKind.OPENAI_COMPATIBLE, {"models": [""]}, "blanks"),
+        (ProviderKind.OPENAI_COMPATIBLE, {"models": ["{file:/etc/passwd}"]}, "braces"),
         (ProviderKind.OPENAI_COMPATIBLE, {"models": ["m" * 129]}, "128"),
         (ProviderKind.OPENAI_COMPATIBLE, {"default_model": "other"}, "other"),
         (ProviderKind.DEMO, {}, "demo"),
