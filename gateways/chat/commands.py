@@ -41,7 +41,10 @@ class Commands:
         command, argument = find(self.table, text)
         if command is None:
             await self._chat.say(
-                Styled(f"There is no {text.split(maxsplit=1)[0]}. /help shows what there is.", style="red")
+                Styled(
+                    f"There is no {text.split(maxsplit=1)[0]}. /help shows what there is; // says it to the agent.",
+                    style="red",
+                )
             )
         else:
             await command.action(argument)

@@ -130,7 +130,11 @@ class Conversation:
         if self.current:
             self.aborting = True
             self._stage.changed()
-            await self._client.turns.abort_turn(AbortTurnRequest(turn_id=self.current.turn_id))
+            try:
+                await self._client.turns.abort_turn(AbortTurnRequest(turn_id=self.current.turn_id))
+            except ApiError:
+                self.aborting = False
+                raise
 
     async def follow(self) -> None:
         """Follow the turns, one after the other, until cancelled."""

@@ -211,7 +211,7 @@ def _asked(item: Asked) -> RenderableType:
         return Styled(f"{said}: {asked.permission} {words.one_line(asked.title, 80)}".rstrip(), style=style)
     lines: list[RenderableType] = [Styled(f"? {permission.question(asked)}", style="bold yellow")]
     if asked.diff:
-        shown = words.clean(asked.diff).splitlines()
+        shown = [line for line in words.clean(asked.diff).splitlines() if not line.startswith(("Index: ", "====="))]
         lines.append(Syntax("\n".join(shown[:MOST_DIFF_LINES]), "diff", theme="ansi_dark", background_color="default"))
         if len(shown) > MOST_DIFF_LINES:
             lines.append(Styled(f"  … {len(shown) - MOST_DIFF_LINES} more lines", style="dim"))

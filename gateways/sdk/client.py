@@ -134,13 +134,13 @@ class Client:
                 seen = event.sequence
             ```
         """
-        seen, cuts, heard = from_sequence, 0, time.monotonic()
+        seen, cuts, heard, linked = from_sequence, 0, time.monotonic(), True
         while True:
             error: ApiError = Unavailable(grpc.StatusCode.UNAVAILABLE, "the stream ended before the turn did")
             try:
                 if cuts:
                     await self.turns.get_turn(GetTurnRequest(turn_id=turn_id))
-                    _tell(on_link, linked=True)
+                    linked = _tell(on_link, linked, now=True)
                 request = StreamTurnEventsRequest(turn_id=turn_id, from_sequence=seen)
                 async with aclosing(_closable(self.turns.stream_turn_events(request))) as events:
                     async for event in events:
@@ -155,7 +155,7 @@ class Client:
                 error = raised
             if not error.passing or time.monotonic() - heard > patience:
                 raise error
-            _tell(on_link, linked=False)
+            linked = _tell(on_link, linked, now=False)
             await asyncio.sleep(_pause(cuts))
             cuts += 1
 
@@ -176,6 +176,8 @@ def _pause(cuts: int) -> float:
     return longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, is no secret
 
 
-def _tell(on_link: Callable[[bool], None] | None, *, linked: bool) -> None:
-    if on_link is not None:
-        on_link(linked)
+def _tell(on_link: Callable[[bool], None] | None, linked: bool, *, now: bool) -> bool:
+    """Tell a change of the connection, and return how it stands."""
+    if on_link is not None and linked is not now:
+        on_link(now)
+    return now

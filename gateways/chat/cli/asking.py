@@ -2,6 +2,7 @@
 
 # ruff: noqa: D301 - the mark \b keeps the lines after it as they are
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +74,7 @@ def chat(
     """
     if session and resume:
         raise typer.BadParameter("say --session or --continue, not both")
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in {"dumb", "unknown"}:
         raise typer.BadParameter('a chat needs a terminal; without one: oiab ask "..."')
     from gateways.chat.app import Start, talk
 
