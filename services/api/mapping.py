@@ -115,6 +115,9 @@ def answer_of(turn: Turn, events: list[bytes]) -> bytes:
             case "text_delta":
                 part = parts.setdefault(f"text:{event.text_delta.part_id}", session_pb2.MessagePart())
                 part.text += event.text_delta.text
+            case "parts_voided":
+                for part_id in event.parts_voided.part_ids:
+                    parts.pop(f"text:{part_id}", None)
             case "tool_started":
                 call = _tool_call(parts, event.tool_started.call_id)
                 call.tool, call.title = event.tool_started.tool, event.tool_started.title

@@ -102,6 +102,7 @@ class TurnEvent(_message.Message):
     COMPLETED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     ABORTED_FIELD_NUMBER: _builtins.int
+    PARTS_VOIDED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The place of the event in its turn, from 1. It is the resume cursor. A checkpoint repeats the number of the last
     event before it. This field stays the first on the wire: the edge reads the SSE `id:` from it.
@@ -176,6 +177,10 @@ class TurnEvent(_message.Message):
     def aborted(self) -> Global___TurnAborted:
         """The turn was aborted by its user. Terminal: no event follows."""
 
+    @_builtins.property
+    def parts_voided(self) -> Global___PartsVoided:
+        """What a failed model call had said is void: the call is made again, and says it anew in other parts."""
+
     def __init__(
         self,
         *,
@@ -198,12 +203,13 @@ class TurnEvent(_message.Message):
         completed: Global___TurnCompleted | None = ...,
         failed: Global___TurnFailed | None = ...,
         aborted: Global___TurnAborted | None = ...,
+        parts_voided: Global___PartsVoided | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "checkpoint", b"checkpoint", "completed", b"completed", "create_time", b"create_time", "event", b"event", "failed", b"failed", "file_edited", b"file_edited", "permission_asked", b"permission_asked", "permission_replied", b"permission_replied", "reasoning_delta", b"reasoning_delta", "retrying", b"retrying", "started", b"started", "text_delta", b"text_delta", "todo_updated", b"todo_updated", "tool_finished", b"tool_finished", "tool_output", b"tool_output", "tool_started", b"tool_started", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "checkpoint", b"checkpoint", "completed", b"completed", "create_time", b"create_time", "event", b"event", "failed", b"failed", "file_edited", b"file_edited", "parts_voided", b"parts_voided", "permission_asked", b"permission_asked", "permission_replied", b"permission_replied", "reasoning_delta", b"reasoning_delta", "retrying", b"retrying", "started", b"started", "text_delta", b"text_delta", "todo_updated", b"todo_updated", "tool_finished", b"tool_finished", "tool_output", b"tool_output", "tool_started", b"tool_started", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "checkpoint", b"checkpoint", "completed", b"completed", "create_time", b"create_time", "event", b"event", "failed", b"failed", "file_edited", b"file_edited", "permission_asked", b"permission_asked", "permission_replied", b"permission_replied", "reasoning_delta", b"reasoning_delta", "retrying", b"retrying", "sequence", b"sequence", "started", b"started", "text_delta", b"text_delta", "todo_updated", b"todo_updated", "tool_finished", b"tool_finished", "tool_output", b"tool_output", "tool_started", b"tool_started", "turn_id", b"turn_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "checkpoint", b"checkpoint", "completed", b"completed", "create_time", b"create_time", "event", b"event", "failed", b"failed", "file_edited", b"file_edited", "parts_voided", b"parts_voided", "permission_asked", b"permission_asked", "permission_replied", b"permission_replied", "reasoning_delta", b"reasoning_delta", "retrying", b"retrying", "sequence", b"sequence", "started", b"started", "text_delta", b"text_delta", "todo_updated", b"todo_updated", "tool_finished", b"tool_finished", "tool_output", b"tool_output", "tool_started", b"tool_started", "turn_id", b"turn_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text_delta", "reasoning_delta", "tool_started", "tool_output", "tool_finished", "permission_asked", "permission_replied", "todo_updated", "file_edited", "usage", "retrying", "checkpoint", "completed", "failed", "aborted"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text_delta", "reasoning_delta", "tool_started", "tool_output", "tool_finished", "permission_asked", "permission_replied", "todo_updated", "file_edited", "usage", "retrying", "checkpoint", "completed", "failed", "aborted", "parts_voided"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -622,6 +628,30 @@ class Retrying(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Retrying: _TypeAlias = Retrying  # noqa: Y015
+
+@_typing.final
+class PartsVoided(_message.Message):
+    """What a failed model call had said is void. It comes after `retrying`; whoever shows the parts takes them back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def part_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The parts of the answer or the reasoning that no longer count."""
+
+    def __init__(
+        self,
+        *,
+        part_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part_ids", b"part_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartsVoided: _TypeAlias = PartsVoided  # noqa: Y015
 
 @_typing.final
 class Checkpoint(_message.Message):

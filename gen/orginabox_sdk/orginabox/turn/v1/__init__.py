@@ -10,6 +10,7 @@ __all__ = (
     "FileEdited",
     "OpenTurnRequest",
     "OpenTurnResponse",
+    "PartsVoided",
     "PermissionAsked",
     "PermissionReplied",
     "PermissionReply",
@@ -275,6 +276,21 @@ class OpenTurnResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("orginabox.turn.v1", "OpenTurnResponse", OpenTurnResponse)
+
+
+@dataclass(eq=False, repr=False)
+class PartsVoided(betterproto2.Message):
+    """
+    What a failed model call had said is void. It comes after `retrying`; whoever shows the parts takes them back.
+    """
+
+    part_ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The parts of the answer or the reasoning that no longer count.
+    """
+
+
+default_message_pool.register_message("orginabox.turn.v1", "PartsVoided", PartsVoided)
 
 
 @dataclass(eq=False, repr=False)
@@ -684,6 +700,11 @@ class TurnEvent(betterproto2.Message):
     aborted: "TurnAborted | None" = betterproto2.field(19, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     The turn was aborted by its user. Terminal: no event follows.
+    """
+
+    parts_voided: "PartsVoided | None" = betterproto2.field(20, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+    """
+    What a failed model call had said is void: the call is made again, and says it anew in other parts.
     """
 
 
