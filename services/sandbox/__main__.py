@@ -46,12 +46,20 @@ async def serve_sandbox(settings: SandboxSettings, stop: asyncio.Event) -> None:
             sandbox_service_pb2_grpc.add_SandboxServiceServicer_to_server(handler, server)
 
         sweep = asyncio.create_task(fleet.sweep_for_ever())
+        ending = asyncio.create_task(_end_with(stop, fleet))
         try:
             await serve(settings.address("sandbox"), SERVICES, register, stop=stop)
         finally:
             sweep.cancel()
-            await asyncio.gather(sweep, return_exceptions=True)
+            ending.cancel()
+            await asyncio.gather(sweep, ending, return_exceptions=True)
             await fleet.stop_all()
+
+
+async def _end_with(stop: asyncio.Event, fleet: Fleet) -> None:
+    """End the sandboxes while streams are still read, so that turns end with a word and not with a cut."""
+    await stop.wait()
+    await fleet.stop_all()
 
 
 def place(settings: SandboxSettings) -> Place:

@@ -89,7 +89,7 @@ class TurnDriver:
     async def _turn(self, model: Model, agent: str) -> Terminal:
         with self._hub.feed(self._session_id) as feed:
             await self._hub.connected()
-            if self._abort_time is not None:
+            if self._run.abort_requested:
                 return Aborted()
             self._heard_time = time.monotonic()
             await self._agent.prompt(self._session_id, self._message_id, self._run.turn.text, model, agent)

@@ -129,8 +129,8 @@ class Fleet:
         try:
             await self.driver.check()
             live = await self._bring_up(sandbox, bundle)
-        except DomainError:
-            await self.report(replace(sandbox, state=SandboxState.STOPPED, runtime_revision=""))
+        except Exception:
+            await self._report_stopped(sandbox)
             raise
         self._live[sandbox.id] = live
         watcher = asyncio.create_task(live.watch(self._ended), name=f"sandbox-{sandbox.id}")
@@ -185,7 +185,14 @@ class Fleet:
     async def _ended(self, live: Live) -> None:
         if self._live.get(live.sandbox.id) is live:
             del self._live[live.sandbox.id]
-            await self.report(replace(live.sandbox, state=SandboxState.STOPPED, runtime_revision=""))
+            await self._report_stopped(live.sandbox)
+
+    async def _report_stopped(self, sandbox: Sandbox) -> None:
+        """Tell that a sandbox is stopped. It is so even when nobody can be told."""
+        try:
+            await self.report(replace(sandbox, state=SandboxState.STOPPED, runtime_revision=""))
+        except DomainError as error:
+            telemetry.log().warning("state of a sandbox was not kept", sandbox_id=str(sandbox.id), reason=error.reason)
 
     def _forget_runs(self) -> None:
         """Forget what ended long ago, and more of it when there is too much."""

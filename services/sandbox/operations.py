@@ -61,6 +61,7 @@ async def run_turn(store: Store, fleet: Fleet, patience: Patience, turn: Turn, a
 async def abort_turn(fleet: Fleet, turn_id: UUID) -> None:
     """Stop a run. One that has ended stays as it is."""
     run = _run(fleet, turn_id)
+    run.abort_requested = True
     if driver := _driver(fleet, run):
         await driver.abort()
 

@@ -77,6 +77,8 @@ class Run:
     def __init__(self, turn: Turn, limit: int = 64 * 2**20) -> None:
         self.turn = turn
         self.end_time: datetime | None = None
+        # An abort may come before there is anything to stop; who begins the turn looks here first.
+        self.abort_requested = False
         self.size = 0
         self._limit = limit
         self._events: deque[Numbered] = deque()

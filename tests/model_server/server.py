@@ -14,6 +14,8 @@ from aiohttp import web
 
 from tests.model_server.script import Fault, Step, script_for
 
+_SAID = {429: "Rate limit reached: upstream detail"}
+
 
 @dataclass(frozen=True)
 class RecordedRequest:
@@ -92,7 +94,7 @@ class ModelServer:
         if faulty and step.fault.hang:
             await asyncio.Event().wait()
         if faulty and step.fault.status:
-            return _refusal(step.fault.status, "upstream detail", step.fault.retry_after)
+            return _refusal(step.fault.status, _SAID.get(step.fault.status, "upstream detail"), step.fault.retry_after)
         answer = _Answer(body, step, faulty=faulty)
         if body.get("stream"):
             return await answer.stream(request)

@@ -79,6 +79,20 @@ async def test_a_killed_sandbox_ends_its_turn_and_keeps_the_session(rig: Rig, vi
     await stop(rig, sandbox_id)
 
 
+async def test_an_abort_before_there_is_anything_to_stop(rig: Rig) -> None:
+    sandbox_id = (await rig.claim(new_id())).sandbox.sandbox_id
+    await stop(rig, sandbox_id)
+    asked = len(rig.model.requests)
+    request = rig.turn(sandbox_id, "say no")
+    running = asyncio.create_task(rig.run(request))
+    while UUID(request.turn_id) not in rig.fleet.runs:  # noqa: ASYNC110 - nothing says when a call has arrived
+        await asyncio.sleep(0.01)
+    await rig.stub.AbortTurn(pb.AbortTurnRequest(turn_id=request.turn_id))
+    assert [event.WhichOneof("event") for event in await running] == ["started", "aborted"]
+    assert len(rig.model.requests) == asked
+    await stop(rig, sandbox_id)
+
+
 async def test_stopping_keeps_the_files(rig: Rig) -> None:
     user = new_id()
     sandbox_id = (await rig.claim(user)).sandbox.sandbox_id

@@ -202,7 +202,7 @@ async def test_the_agent_forgot_the_session(rig: Rig, sandbox_id: str) -> None:
         (Fault(status=403), reasons.ERROR_REASON_PROVIDER_UNAUTHENTICATED),
         (Fault(status=404), reasons.ERROR_REASON_MODEL_NOT_FOUND),
         (Fault(status=400), reasons.ERROR_REASON_AGENT_ERROR),
-        (Fault(status=429, retry_after=3600), reasons.ERROR_REASON_PROVIDER_UNAVAILABLE),
+        (Fault(status=429, retry_after=3600), reasons.ERROR_REASON_PROVIDER_RATE_LIMITED),
         (Fault(status=500), reasons.ERROR_REASON_PROVIDER_UNAVAILABLE),
         (Fault(bad_json_after=2), reasons.ERROR_REASON_PROVIDER_BAD_RESPONSE),
     ],
