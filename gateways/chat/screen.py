@@ -30,7 +30,7 @@ LEAST_REDRAW_SECONDS = 0.02
 # Drawing may take this part of the time and no more, however long the text is.
 DRAWING_SHARE = 0.2
 LEAVE_SECONDS = 2.0
-_STYLE = Style.from_dict({"prompt": "bold ansicyan", "ask": "bold ansiyellow", "placeholder": "ansibrightblack"})
+_STYLE = Style.from_dict({"placeholder": "ansibrightblack"})
 
 
 class Screen:
