@@ -96,9 +96,13 @@ class ModelServer:
         if faulty and step.fault.status:
             return _refusal(step.fault.status, _SAID.get(step.fault.status, "upstream detail"), step.fault.retry_after)
         answer = _Answer(body, step, faulty=faulty)
-        if body.get("stream"):
+        if not body.get("stream"):
+            return web.json_response(answer.whole())
+        try:
             return await answer.stream(request)
-        return web.json_response(answer.whole())
+        except ConnectionResetError:
+            # The caller hung up in the middle, as an aborted turn does.
+            return web.Response()
 
     def _is_faulty(self, step: Step, prompt: str, index: int) -> bool:
         """Whether this call of the step still goes wrong."""
