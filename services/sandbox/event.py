@@ -135,6 +135,13 @@ class Retrying:
 
 
 @dataclass(frozen=True)
+class PartsVoided:
+    """What a failed model call had said does not count: the call is made again."""
+
+    part_ids: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Completed:
     """The turn ended well."""
 
@@ -154,7 +161,8 @@ class Aborted:
 
 Event = (
     Started | TextDelta | ReasoningDelta | ToolStarted | ToolOutput | ToolFinished | PermissionAsked
-    | PermissionReplied | TodoUpdated | FileEdited | Usage | Retrying | Completed | Failed | Aborted
+    | PermissionReplied | TodoUpdated | FileEdited | Usage | Retrying | PartsVoided | Completed | Failed
+    | Aborted
 )  # fmt: skip
 
 Terminal = Completed | Failed | Aborted

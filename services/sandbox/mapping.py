@@ -155,6 +155,10 @@ def _retrying(event: events.Retrying) -> turn_pb.Retrying:
     return turn_pb.Retrying(attempt=event.attempt, message=event.message, next_time=time_to_proto(event.next_time))
 
 
+def _parts_voided(event: events.PartsVoided) -> turn_pb.PartsVoided:
+    return turn_pb.PartsVoided(part_ids=event.part_ids)
+
+
 def _completed(_: events.Completed) -> turn_pb.TurnCompleted:
     return turn_pb.TurnCompleted()
 
@@ -212,6 +216,7 @@ EVENTS: Mapping[type[Event], tuple[str, _Make]] = {
     events.FileEdited: ("file_edited", _file_edited),
     events.Usage: ("usage", _usage),
     events.Retrying: ("retrying", _retrying),
+    events.PartsVoided: ("parts_voided", _parts_voided),
     events.Completed: ("completed", _completed),
     events.Failed: ("failed", _failed),
     events.Aborted: ("aborted", _aborted),

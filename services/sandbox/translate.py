@@ -71,6 +71,8 @@ class Translator:
         self.error: said_by.AgentError | None = None
         # Whether the last word on a model call was that it is tried again.
         self.retrying = False
+        # The texts of the model call that is under way.
+        self._fresh: list[str] = []
 
     @property
     def pending_permissions(self) -> list[str]:
@@ -155,12 +157,22 @@ class Translator:
         if status.type == "retry":
             self.retrying = True
             yield events.Retrying(status.attempt, retry_message(status.message), _time(status.next))
+            yield from self._void()
+
+    def _void(self) -> Iterator[Event]:
+        """Take back what the failed model call had said: opencode keeps it, but the next try says it anew."""
+        if void := [part_id for part_id in self._fresh if self._texts[part_id].told]:
+            yield events.PartsVoided(void)
+        for part_id in self._fresh:
+            self._texts[part_id].ended = True
+        self._fresh = []
 
     def _part(self, part: said_by.Part) -> Iterator[Event]:
         if part.type == "step-finish" and part.id not in self._steps:
             # What a sub-agent costs is part of what the turn costs.
             if part.message_id in self._messages or part.session_id in self._descendants:
                 self._steps.add(part.id)
+                self._fresh = []
                 self.retrying = False
                 yield _usage(part)
             return
@@ -174,7 +186,10 @@ class Translator:
             yield from self._tool(part, part.state)
 
     def _text(self, part: said_by.Part, delta: type[events.TextDelta | events.ReasoningDelta]) -> Iterator[Event]:
-        text = self._texts.setdefault(part.id, _Text(delta, gap=self._catching_up))
+        text = self._texts.get(part.id)
+        if text is None:
+            text = self._texts[part.id] = _Text(delta, gap=self._catching_up)
+            self._fresh.append(part.id)
         if text.ended:
             return
         text.ended = part.time.end is not None

@@ -13,6 +13,7 @@ from services.sandbox.event import (
     Event,
     Failed,
     FileEdited,
+    PartsVoided,
     PermissionAsked,
     PermissionReplied,
     ReasoningDelta,
@@ -294,3 +295,18 @@ def test_every_recorded_line_is_json() -> None:
     for name in NAMES:
         for line in (RECORDED / f"{name}.jsonl").read_text().splitlines():
             assert "type" in json.loads(line)
+
+
+def test_what_a_failed_model_call_had_said_is_taken_back() -> None:
+    """A call that is cut in its middle is made again; what it had said must not count twice."""
+    translator, recorded = translator_of("say"), said("say")
+    begun = next(place for place, one in enumerate(recorded) if isinstance(one, said_by.PartGrew))
+    events = [event for one in recorded[: begun + 1] for event in translator.feed(one)]
+    part = next(event.part_id for event in events if isinstance(event, TextDelta))
+    retry = next(one for one in said("cut") if isinstance(one, said_by.StatusChanged) and one.status.type == "retry")
+    session = next(one.info.session_id for one in recorded if isinstance(one, said_by.MessageChanged))
+    retry = retry.model_copy(update={"session_id": session})
+    assert [type(event) for event in translator.feed(retry)] == [Retrying, PartsVoided]
+    assert [type(event) for event in translator.feed(retry)] == [Retrying]
+    rest = [event for one in recorded[begun:] for event in translator.feed(one)]
+    assert part not in {event.part_id for event in rest if isinstance(event, TextDelta)}
