@@ -34,6 +34,7 @@ check: .venv/installed ## Check style, types, walls, contracts and generated cod
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 	$(RUN)/shellcheck .ci/run
+	$(RUN)/python -m docs.generator --check
 	$(RUN)/buf lint
 	$(RUN)/buf format --diff --exit-code --path proto/orginabox proto
 	@if [ -n "$(BASE)" ]; then echo "buf breaking against $(BASE)"; $(RUN)/buf breaking --against '.git#ref=$(BASE)'; fi
@@ -52,7 +53,14 @@ format: .venv/installed ## Put code and contracts in form
 	$(RUN)/ruff format
 	$(RUN)/buf format --write --path proto/orginabox proto
 
-bench: install ## Measure, against peers in the same run, and write docs/benchmarks.md
+docs: .venv/installed ## Make the reference pages and build the documentation into docs/site
+	$(RUN)/python -m docs.generator
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+
+docs-serve: .venv/installed ## Show the documentation on port 3001
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs serve --config-file docs/mkdocs.yml --dev-addr 127.0.0.1:3001
+
+bench: install ## Measure, against peers in the same run, and write docs/pages/operate/benchmarks.md
 	$(RUN)/python -m tests.bench
 
 lock: .venv/uv ## Renew requirements.lock from pyproject.toml
@@ -92,6 +100,6 @@ system:
 	$(call install-missing,bwrap socat,bubblewrap socat,which the sandbox is made of)
 
 test-tools:
-	$(call install-missing,tmux,tmux,which the tests drive the terminal with)
+	$(call install-missing,tmux jq curl,tmux jq curl,which the tests use)
 
-.PHONY: help up down install test check generate format bench lock clean system test-tools
+.PHONY: help up down install test check generate format docs docs-serve bench lock clean system test-tools

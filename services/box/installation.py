@@ -80,7 +80,9 @@ class Installation:
                 "USER": self.environ.get("USER") or "orginabox",  # libraries fail for a user without a name
                 "OIAB_HOME": str(self.home.root),
                 "OIAB_RUN_DIR": str(self.home.run),
+                "OIAB_DEMO_MODEL": str(self.settings.demo_model).lower(),
                 "PYTHONUNBUFFERED": "1",
+                "GRPC_ENABLE_FORK_SUPPORT": "0",  # our children run other programs at once
                 "MALLOC_ARENA_MAX": "2",  # glibc would keep memory for each of many threads
                 MARK: str(self.home.root),
             }

@@ -1,0 +1,34 @@
+"""Runs the benchmarks and writes the page: `python -m tests.bench [name ...]`, all of them without a name."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from tests.bench import mesh_bench
+from tests.bench.report import Table, machine
+
+BENCHES = {"mesh": mesh_bench.run}
+PAGE = Path(__file__).parents[2] / "docs" / "pages" / "operate" / "benchmarks.md"
+
+
+async def main(names: list[str]) -> None:
+    """Run the named benchmarks."""
+    where, tables = machine(), list[Table]()
+    for name in names or BENCHES:
+        for table in await BENCHES[name]():
+            tables.append(table)
+            Console().print(Markdown(table.markdown()))
+    if not names:
+        head = (
+            "# Benchmarks\n\nWritten by `make bench`. Compare within a table, not between tables or machines.\n\n"
+            f"{datetime.now(UTC):%Y-%m-%d}, {where}.\n"
+        )
+        PAGE.write_text("\n".join([head, *(table.markdown() for table in tables)]))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
