@@ -157,13 +157,10 @@ async def _hello(requests: AsyncIterator[queue_service_pb2.WorkRequest]) -> queu
 async def _messages(session: WorkSession) -> AsyncIterator[queue_service_pb2.WorkResponse]:
     """What the worker has to be told, until the stream ends. A heartbeat when there is nothing."""
     while True:
-        try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
-                message = await session.outbox.get()
-        except TimeoutError:
+        message = await session.next_message(HEARTBEAT_SECONDS)
+        if message is None:
             yield HEARTBEAT
-            continue
-        if not isinstance(message, Goodbye):
+        elif not isinstance(message, Goodbye):
             yield mapping.message_to_proto(message)
         elif message.error is None:
             return

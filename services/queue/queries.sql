@@ -149,7 +149,7 @@ SELECT job.tenant_id, job.id, job.key, job.token, job.session_id, job.attempt, j
     job.cancel_time IS NOT NULL AS cancelled
 FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[]) AS held (tenant_id, id, token)
 JOIN job ON job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token
-WHERE job.state = 'leased'
+WHERE job.session_id IS NOT NULL -- is leased, in words that keep the planner to the primary key
 ORDER BY job.tenant_id, job.id
 FOR UPDATE OF job;
 
@@ -161,7 +161,8 @@ WITH ended AS (
         %(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[], %(states)s::job_state[], %(errors)s::text[],
         %(settled)s::boolean[]
     ) AS held (tenant_id, id, token, end_state, error, settled)
-    WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token AND job.state = 'leased'
+    WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token
+        AND job.session_id IS NOT NULL -- is leased
     RETURNING job.*, held.end_state, held.error, held.settled
 ), kept AS (
     INSERT INTO ended_job (
@@ -185,35 +186,39 @@ FROM unnest(
     %(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[], %(states)s::job_state[], %(errors)s::text[],
     %(settled)s::boolean[], %(delays)s::interval[]
 ) AS held (tenant_id, id, token, next_state, error, settled, delay)
-WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token AND job.state = 'leased';
+WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token
+    AND job.session_id IS NOT NULL; -- is leased
 
 -- name: settled_before
 -- Read which of these leases were settled earlier, by a commit whose answer was lost.
 SELECT held.token
 FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[]) AS held (tenant_id, id, token)
-WHERE EXISTS (
+CROSS JOIN LATERAL (
     SELECT FROM ended_job
     WHERE ended_job.tenant_id = held.tenant_id AND ended_job.id = held.id AND ended_job.token = held.token
-) OR EXISTS (
+    UNION ALL
     SELECT FROM job
-    WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token AND job.state <> 'leased'
-);
+    WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token
+        AND job.session_id IS NULL -- is not leased
+) AS settled;
 
 -- name: promote_keys
 -- Make ready the first blocked job of each line that has no head. The keys are locked.
 UPDATE job SET state = 'ready'
-FROM unnest(%(tenant_ids)s::uuid[], %(keys)s::text[]) AS line (tenant_id, key)
-CROSS JOIN LATERAL (
-    SELECT waiting.id FROM job AS waiting
-    WHERE waiting.tenant_id = line.tenant_id AND waiting.key = line.key AND waiting.state = 'blocked'
-    ORDER BY waiting.seq LIMIT 1
-) AS next
-WHERE job.tenant_id = line.tenant_id AND job.id = next.id AND job.state = 'blocked'
-    AND NOT EXISTS (
+WHERE job.ctid = ANY(ARRAY(
+    SELECT next.row
+    FROM unnest(%(tenant_ids)s::uuid[], %(keys)s::text[]) AS line (tenant_id, key)
+    CROSS JOIN LATERAL (
+        SELECT waiting.ctid AS row FROM job AS waiting
+        WHERE waiting.tenant_id = line.tenant_id AND waiting.key = line.key AND waiting.state = 'blocked'
+        ORDER BY waiting.seq LIMIT 1
+    ) AS next
+    WHERE NOT EXISTS (
         SELECT FROM job AS head
         WHERE head.tenant_id = line.tenant_id AND head.key = line.key AND head.key <> ''
             AND head.state IN ('ready', 'leased', 'retrying')
-    );
+    )
+));
 
 -- name: make_due_jobs_ready
 -- Make ready what waited for its time and stands at the head of its line, or in none.
@@ -272,7 +277,7 @@ WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid AND state = 'leased'
 -- name: cancelled_leases
 -- Read the leases of these sessions whose workers have to be told to stop.
 SELECT session_id, id, token FROM job
-WHERE session_id = ANY(%(session_ids)s::uuid[]) AND cancel_time IS NOT NULL AND state = 'leased';
+WHERE session_id = ANY(%(session_ids)s::uuid[]) AND cancel_time IS NOT NULL;
 
 -- name: ended_job
 -- Read the key and state of an ended job, and hold it until the transaction ends.

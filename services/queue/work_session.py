@@ -117,6 +117,16 @@ class WorkSession:
             lease = self.holdings.pop(token).lease
             self.outbox.put_nowait(Ended(lease.id, token))
 
+    async def next_message(self, seconds: float) -> Message | None:
+        """What the worker is to be told next, or None when there was nothing for so long."""
+        if not self.outbox.empty():
+            return self.outbox.get_nowait()  # a busy stream sets up no timer
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.outbox.get()
+        except TimeoutError:
+            return None
+
     def say_goodbye(self, error: Exception | None = None) -> None:
         """End the stream once everything before this is told."""
         self.outbox.put_nowait(Goodbye(error))
