@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[3]
 MIGRATIONS = ROOT / "services" / "queue" / "migrations"
 # A commit is in the log before it is told, as in production; only a fall of the whole machine would lose it.
 SURVIVES_ITS_OWN_DEATH = ("-c", "fsync=off", "-c", "synchronous_commit=on")
+DURABLE = ("-c", "fsync=on", "-c", "synchronous_commit=on", "-c", "autovacuum_naptime=5s")
 
 
 PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -41,8 +42,9 @@ async def until(condition: Callable[[], object], seconds: float = 10) -> None:
 class Server:
     """A PostgreSQL that can be stopped as a crash does, and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Sequence[str]) -> None:
         self._folder = folder
+        self._settings = settings
         self.url = f"postgresql://postgres@/postgres?host={folder}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -57,7 +59,7 @@ class Server:
     def _spawn(self) -> None:
         argv = (str(binary("postgres")), "-D", str(self._folder / "data"), "-k", str(self._folder), "-h", "")
         with (self._folder / "log").open("a") as log:
-            self._process = subprocess.Popen((*own_namespace(), *argv, *SURVIVES_ITS_OWN_DEATH), stderr=log)
+            self._process = subprocess.Popen((*own_namespace(), *argv, *self._settings), stderr=log)
 
     def _answers(self) -> bool:
         with suppress(psycopg.OperationalError), psycopg.connect(self.url):
@@ -187,11 +189,11 @@ def _folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def fault_rig() -> AsyncIterator[Rig]:
+async def fault_rig(settings: Sequence[str] = SURVIVES_ITS_OWN_DEATH) -> AsyncIterator[Rig]:
     """A PostgreSQL and a Queue, ready to be hurt."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(_folder())
-        server = Server(folder)
+        server = Server(folder, settings)
         server.create()
         await server.start()
         stack.callback(server.stop, signal.SIGINT)
