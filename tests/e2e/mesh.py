@@ -171,8 +171,10 @@ def sequences(events: list[dict[str, Any]]) -> list[int]:
 
 
 def said(events: list[dict[str, Any]]) -> str:
-    """All the text of a turn."""
-    return "".join(event["textDelta"]["text"] for event in events if "textDelta" in event)
+    """All the text of a turn that counts."""
+    void = {part for event in events if "partsVoided" in event for part in event["partsVoided"]["partIds"]}
+    deltas = [event["textDelta"] for event in events if "textDelta" in event]
+    return "".join(delta["text"] for delta in deltas if delta["partId"] not in void)
 
 
 def kinds(events: list[dict[str, Any]]) -> list[str]:
