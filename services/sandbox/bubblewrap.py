@@ -45,6 +45,7 @@ _PROC_HIDDEN = (
 )  # fmt: skip
 _LISTENING = b"opencode server listening on"
 _LOG_LIMIT = 2**20
+_GONE_SECONDS = 3
 
 # Joins the control groups before anything of the sandbox runs, so that nothing escapes the limits.
 _JOIN_GROUPS = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ > "$1" || exit 70; shift; n=$((n-1)); done; exec "$@"'
@@ -121,6 +122,7 @@ class BubblewrapProcess:
         self._start_timeout = start_timeout
         self._handle: int | None = None
         self._listening = asyncio.Event()
+        self._gone = asyncio.create_task(self._until_gone(), name=f"sandbox-gone-{launch.name}")
         self._drain = asyncio.create_task(self._drain_output(), name=f"sandbox-log-{launch.name}")
 
     @property
@@ -149,6 +151,7 @@ class BubblewrapProcess:
                 self._handle = await self._until_socket()
         except (TimeoutError, EOFError) as error:
             await self.stop()
+            self.release()
             raise SandboxStartFailed("the agent did not start; the log of the sandbox says why") from error
 
     async def _until_listening(self) -> None:
@@ -167,9 +170,7 @@ class BubblewrapProcess:
 
     async def wait(self) -> int:
         """Wait for the end of the sandbox and return its exit code."""
-        code = await self._process.wait()
-        self._clean()
-        return code
+        return await self._process.wait()
 
     async def stop(self) -> None:
         """End every process of the sandbox and wait until they are gone.
@@ -177,8 +178,14 @@ class BubblewrapProcess:
         There is nothing to say goodbye to: opencode keeps its sessions in SQLite, which a kill does not harm.
         """
         self._process.kill()
-        await self.wait()
+        await asyncio.shield(self._gone)
         await self._drain
+
+    def release(self) -> None:
+        """Let go of the handle of the socket. Its number soon stands for another file: nobody may connect any more."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
     async def _drain_output(self) -> None:
         """Keep the beginning of what the sandbox prints, and look for the line that says it is up."""
@@ -192,12 +199,16 @@ class BubblewrapProcess:
                     if _LISTENING in tail:
                         self._listening.set()
 
-    def _clean(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-        if self._group:
-            self._group.remove()
+    async def _until_gone(self) -> None:
+        await self._process.wait()
+        if self._group is None:
+            return
+        # bwrap is gone; the kernel is still ending what was inside.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GONE_SECONDS):
+                while not self._group.empty:  # noqa: ASYNC110 - the kernel tells nobody
+                    await asyncio.sleep(0.01)
+        self._group.remove()
 
 
 _NAMESPACES = (

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from services.sandbox.driver import Limits
 _ROOT = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _PREFIX = "oiab-"
+_LEFT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -24,21 +26,36 @@ class ControlGroup:
         """The files to which a process writes its id to join."""
         return [folder / "cgroup.procs" for folder in self.folders]
 
+    @property
+    def empty(self) -> bool:
+        """Whether the last process is gone."""
+        return not any(_read(file).strip() for file in self.member_files)
+
     def remove(self) -> None:
-        """Remove the groups; they must be empty."""
+        """Remove the groups. A group with a process in it stays."""
         for folder in self.folders:
-            # A process that is still dying keeps its group busy. The next start of the sandbox takes it over.
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
 def create(name: str, limits: Limits, root: Path = _ROOT) -> ControlGroup | None:
     """The limited groups of a sandbox, or None where this process may not make any."""
+    _remove_left(root)
     make = _create_unified if (root / "cgroup.controllers").exists() else _create_legacy
     try:
         return make(_PREFIX + name, limits, root)
     except OSError:
         return None
+
+
+def _remove_left(root: Path) -> None:
+    """Remove what a killed service left. What is new may be another's, and what has processes stays by itself."""
+    for controller, membership in _memberships().items():
+        own = root / controller / membership.lstrip("/")
+        for folder in (*own.glob(f"{_PREFIX}*"), *own.parent.glob(f"{_PREFIX}*")):
+            with contextlib.suppress(OSError):
+                if time.time() - folder.stat().st_mtime > _LEFT_SECONDS:
+                    folder.rmdir()
 
 
 def _create_unified(name: str, limits: Limits, root: Path) -> ControlGroup:

@@ -68,6 +68,9 @@ class Process(Protocol):
     async def stop(self) -> None:
         """End every process of the sandbox and wait until they are gone."""
 
+    def release(self) -> None:
+        """Let go of what connections to the agent need, once nobody connects any more."""
+
 
 class Driver(Protocol):
     """Starts isolated sandboxes."""

@@ -86,6 +86,9 @@ class Fleet:
                 await self._end(live)
                 live = None
             if live is None:
+                if dying := self._live.get(sandbox.id):
+                    # Two agents on one volume would be one too many.
+                    await self._end(dying)
                 live = await self._start(sandbox, bundle)
             live.last_used = time.monotonic()
             return live
@@ -170,6 +173,7 @@ class Fleet:
             await hub.close()
             await agent.close()
             await process.stop()
+            process.release()
             raise SandboxStartFailed("the agent does not answer", sandboxId=sandbox.id) from error
         running = replace(
             sandbox, state=SandboxState.RUNNING, runtime_revision=bundle.revision, start_time=datetime.now(UTC)

@@ -69,6 +69,7 @@ class Live:
         await asyncio.gather(*(turn.task for turn in turns), return_exceptions=True)
         await self.hub.close()
         await self.agent.close()
+        self.process.release()
         await when_ended(self)
 
     def _forget(self, run: Run) -> None:
