@@ -18,6 +18,7 @@ from prompt_toolkit.formatted_text import ANSI, AnyFormattedText
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 
 from gateways.chat.history import YOU
@@ -78,6 +79,9 @@ class Screen:
             enable_history_search=False,
         )
         self._session.app.min_redraw_interval = LEAST_REDRAW_SECONDS
+        # Asking a terminal where the cursor is takes a round trip for each print, and a late answer moves the screen.
+        if isinstance(self.app.output, Vt100_Output):
+            self.app.output.enable_cpr = False
 
     @property
     def app(self) -> Application[str]:

@@ -31,7 +31,7 @@ def running_box(key: str = "") -> Iterator[int]:
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            _wait_for(port)
+            _wait_for(port, process)
             yield port
         finally:
             process.kill()
@@ -100,10 +100,10 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_RDWR)
 
 
-def _wait_for(port: int) -> None:
-    limit = time.monotonic() + 20
-    while time.monotonic() < limit:
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit and process.poll() is None:
         with suppress(OSError), closing(socket.create_connection(("127.0.0.1", port), 1)):
             return
         time.sleep(0.05)
-    raise TimeoutError(f"nothing listens on port {port}")
+    raise TimeoutError(f"nothing listens on port {port}; the fake box ended with {process.poll()}")

@@ -48,7 +48,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 def words_of(shown: str, last: int) -> list[str]:
     """The numbered words on a screen, in order."""
     found = re.findall(r"\bword\d+\b", shown)
-    assert f"word{last}" in found
+    assert f"word{last}" in found, shown
     return found
 
 
@@ -167,7 +167,7 @@ def test_goes_on_over_a_cut_without_a_lost_or_doubled_word(desk: Desk) -> None:
         desk.relay.join()
         seen.wait_until_gone("reconnecting…")
         shown = seen.wait_for("word119", READY)
-        assert words_of(shown, 119) == [f"word{number}" for number in range(120)]
+        assert words_of(shown, 119) == [f"word{number}" for number in range(120)], seen.screen(scrollback=True)
 
 
 def test_what_could_not_be_sent_comes_back(desk: Desk) -> None:
