@@ -59,7 +59,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
 
         def register(server: grpc.aio.Server) -> None:
             sandboxes = sandbox_grpc.SandboxServiceStub(to_sandbox)
-            session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionHandler(store), server)
+            session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionHandler(store, sandboxes), server)
             turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnHandler(store, feeds, sandboxes), server)
             provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(
                 ProviderHandler(store, runtime_grpc.RuntimeServiceStub(to_runtime)), server

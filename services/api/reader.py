@@ -37,7 +37,8 @@ async def read_log(
                 continue
             wait = CHECKPOINT_SECONDS - quiet if feed.writers else POLL_SECONDS
             try:
-                await asyncio.wait_for(changed.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await changed.wait()
             except TimeoutError:
                 quiet += wait
                 if quiet >= CHECKPOINT_SECONDS:

@@ -1,24 +1,37 @@
 """The contract's SessionService: takes requests apart, asks the operations, puts answers together."""
 
+import asyncio
 from datetime import datetime
 from uuid import UUID
 
+import grpc
 from orginabox.api.v1 import session_service_pb2 as pb
 from orginabox.api.v1 import session_service_pb2_grpc
+from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
 
 from services.api import mapping, operations
 from services.api.store import Store
 from services.kit import telemetry
-from services.kit.caller import caller
+from services.kit.caller import Caller, caller
 from services.kit.interceptor import Context
 from services.kit.pages import page_cursor, page_size, page_token
+from services.kit.status import reason_of
+
+WARM_SECONDS = 60.0
 
 
 class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
-    """Sessions and what is said in them."""
+    """Sessions and what is said in them.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: Where they are kept.
+        sandboxes: Where their turns will run.
+    """
+
+    def __init__(self, store: Store, sandboxes: sandbox_service_pb2_grpc.SandboxServiceStub) -> None:
         self._store = store
+        self._sandboxes = sandboxes
+        self._warming: set[asyncio.Task[None]] = set()
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Context) -> pb.CreateSessionResponse:
         session = await operations.create_session(
@@ -28,6 +41,7 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
             mapping.model_from_proto(request.model),
             _optional_id(request.request_id),
         )
+        self._warm(caller())
         return pb.CreateSessionResponse(session_id=str(session.id), session=mapping.session_to_proto(session))
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
@@ -89,6 +103,20 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
         return pb.PromptResponse(
             turn_id=str(prompted.turn.id), position=prompted.position, turn=mapping.turn_to_proto(prompted.turn)
         )
+
+    def _warm(self, owner: Caller) -> None:
+        """Start the owner's sandbox while they think of what to say; a cold one takes seconds."""
+        task = asyncio.create_task(self._claim(owner))
+        self._warming.add(task)
+        task.add_done_callback(self._warming.discard)
+
+    async def _claim(self, owner: Caller) -> None:
+        request = sandbox_service_pb2.ClaimSandboxRequest(tenant_id=str(owner.tenant_id), user_id=str(owner.user_id))
+        try:
+            await self._sandboxes.ClaimSandbox(request, timeout=WARM_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            # The first turn will claim it again, and tell its user what is wrong.
+            telemetry.log().info("sandbox not warmed", reason=reason_of(error), code=error.code().name)
 
 
 def _optional_id(text: str) -> UUID | None:

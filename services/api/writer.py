@@ -1,11 +1,13 @@
 """Writing a log: events go to the readers at once and to the disk in batches, whatever came while the last commit ran.
 
-The first event of a quiet log is written immediately; under load one commit takes all that has gathered, which is what
-makes one row hold many deltas. A terminal event reaches readers only after its commit, since nothing may follow it.
+The first event of a quiet log is written immediately; then one commit takes all that has gathered since, which is what
+makes one row hold many deltas. An ending does not wait for others, and reaches readers only after its commit, since
+nothing may follow it.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -14,8 +16,8 @@ from services.api.feed import Feed
 from services.api.store import Store
 from services.api.turn import Event, LeaseLost
 
-FLUSH_SECONDS = 0.03
-"""How long events gather between two commits."""
+FLUSH_SECONDS = 0.1
+"""How long events gather between two commits. No reader waits for it; a crash makes the worker send them again."""
 MAX_PENDING = 5_000
 """How many events may wait for the disk before the writer is made to wait, too."""
 
@@ -47,6 +49,7 @@ class LogWriter:
         self._last = last_sequence
         self._pending: list[Event] = []
         self._gathered = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._closed = False
@@ -65,6 +68,8 @@ class LogWriter:
             self._feed.publish(live)
         self._pending += fresh
         self._gathered.set()
+        if fresh[-1].ending:
+            self._hurry.set()
         if len(self._pending) > MAX_PENDING:
             self._room.clear()
             await self._room.wait()
@@ -73,6 +78,7 @@ class LogWriter:
         """No more events will come; what has gathered is still written."""
         self._closed = True
         self._gathered.set()
+        self._hurry.set()
 
     async def flushes(self) -> AsyncIterator[Durable]:
         """Write what gathers until the log is closed or ended, and tell how far it is on disk after each commit.
@@ -91,7 +97,9 @@ class LogWriter:
                 return
             if self._closed and not self._pending:
                 return
-            await asyncio.sleep(FLUSH_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._hurry.wait()
 
     async def _flush(self, batch: list[Event]) -> Durable:
         try:

@@ -221,6 +221,8 @@ def environment(password: str, token: str) -> Mapping[str, str]:
         "LANG": "C.UTF-8",
         "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
         "OPENCODE_CONFIG_DIR": INNER_BUNDLE,
+        # The bundle's list holds what is configured; the agent's own of all models in the world takes 100 MB.
+        "OPENCODE_MODELS_PATH": f"{INNER_BUNDLE}/models.json",
         "OPENCODE_SERVER_USERNAME": USER_NAME,
         "OPENCODE_SERVER_PASSWORD": password,
         "OIAB_MODEL_TOKEN": token,

@@ -38,6 +38,7 @@ class Peers(
     jobs: list[queue_service_pb2.EnqueueJobRequest] = field(default_factory=list)
     job_state: job_pb2.JobState.ValueType = job_pb2.JOB_STATE_READY
     records: list[audit_service_pb2.AppendRecordsRequest] = field(default_factory=list)
+    claimed: list[str] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     replies: list[sandbox_service_pb2.ReplyPermissionRequest] = field(default_factory=list)
     waits_for: str = "per_1"
@@ -56,6 +57,12 @@ class Peers(
     ) -> audit_service_pb2.AppendRecordsResponse:
         self.records.append(request)
         return audit_service_pb2.AppendRecordsResponse(appended=len(request.records))
+
+    async def ClaimSandbox(
+        self, request: sandbox_service_pb2.ClaimSandboxRequest, context: object
+    ) -> sandbox_service_pb2.ClaimSandboxResponse:
+        self.claimed.append(request.user_id)
+        return sandbox_service_pb2.ClaimSandboxResponse()
 
     async def AbortTurn(
         self, request: sandbox_service_pb2.AbortTurnRequest, context: object

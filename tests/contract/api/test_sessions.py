@@ -7,7 +7,7 @@ import pytest
 from orginabox.api.v1 import session_service_pb2 as pb
 from orginabox.api.v1 import turn_pb2, turn_service_pb2
 
-from services.kit.ids import new_id
+from services.kit.ids import OPERATOR, new_id
 from services.kit.status import reason_of
 from tests.contract.api.conftest import Rig
 
@@ -36,6 +36,11 @@ async def test_a_session_is_made_read_renamed_and_deleted(api: Rig) -> None:
     assert await refused(call) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
     await api.until(lambda: len(api.peers.actions()) == 3)
     assert api.peers.actions() == ["agent.session_create", "agent.session_update", "agent.session_delete"]
+
+
+async def test_a_new_session_warms_its_owners_sandbox(api: Rig) -> None:
+    await make_session(api)
+    await api.until(lambda: api.peers.claimed == [str(OPERATOR)])
 
 
 async def test_a_repeated_request_makes_one_session(api: Rig) -> None:
