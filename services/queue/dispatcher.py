@@ -33,6 +33,7 @@ class _Settling:
 @dataclass(frozen=True, slots=True)
 class _Closing:
     session: WorkSession
+    returned: bool
 
 
 class Dispatcher:
@@ -67,14 +68,25 @@ class Dispatcher:
         self._sessions[session.id] = session
         log().info("worker came", worker_id=session.worker_id, session_id=str(session.id))
 
-    def close(self, session: WorkSession) -> None:
-        """Let a stream go: its leases end with the next commit of the settle loop."""
+    def close(self, session: WorkSession, *, returned: bool = False) -> None:
+        """Let a stream go: its leases end with the next commit of the settle loop.
+
+        Args:
+            session: The stream. Closing it again changes nothing.
+            returned: Whether it ended as it should, so that its jobs are not to blame.
+        """
         if session.closed:
             return
         session.closed = True
         self._sessions.pop(session.id, None)
-        self._settler.put(_Closing(session))
-        log().info("worker went", worker_id=session.worker_id, session_id=str(session.id), leases=len(session.holdings))
+        self._settler.put(_Closing(session, returned))
+        log().info(
+            "worker went",
+            worker_id=session.worker_id,
+            session_id=str(session.id),
+            leases=len(session.holdings),
+            returned=returned,
+        )
 
     def grant(self, session: WorkSession, credit: int) -> None:
         """Take credit in."""
@@ -97,7 +109,7 @@ class Dispatcher:
         self._stopping = True
         for session in tuple(self._sessions.values()):
             session.say_goodbye()
-            self.close(session)
+            self.close(session, returned=True)
         await self._settler.drained()
 
     async def run(self) -> None:
@@ -176,18 +188,20 @@ class Dispatcher:
 
     async def _settle(self, items: Sequence[_Settling | _Closing]) -> Sequence[None]:
         settling = [item for item in items if isinstance(item, _Settling)]
-        closing = [item.session for item in items if isinstance(item, _Closing)]
+        closing = [item for item in items if isinstance(item, _Closing)]
         for item, settled in zip(settling, await self._settle_surely(settling, closing), strict=True):
             item.session.end_settling(item.settlement.lease, settled=settled)
         return [None] * len(items)
 
-    async def _settle_surely(self, items: Sequence[_Settling], closing: Collection[WorkSession]) -> list[bool]:
+    async def _settle_surely(self, items: Sequence[_Settling], closing: Collection[_Closing]) -> list[bool]:
         """Settle, however long the database is away. Says of each whether it is on disk."""
         pause = RETRY_SECONDS
         settlements = [item.settlement for item in items]
+        lost = [item.session.id for item in closing if not item.returned]
+        returned = [item.session.id for item in closing if item.returned]
         while True:
             try:
-                settled = await operations.settle(self._store, settlements, [session.id for session in closing])
+                settled = await operations.settle(self._store, settlements, lost, returned)
             except ServiceUnavailable:
                 self.doubt()
                 await asyncio.sleep(pause)
@@ -201,17 +215,17 @@ class Dispatcher:
             if settled.delayed:
                 self._bell.delayed()
             if settled.more:
-                for session in closing:
-                    self._settler.put(_Closing(session))
+                for closed in closing:
+                    self._settler.put(closed)
             return [settlement.lease.token in settled.tokens for settlement in settlements]
 
-    async def _settle_apart(self, items: Sequence[_Settling], closing: Collection[WorkSession]) -> list[bool]:
+    async def _settle_apart(self, items: Sequence[_Settling], closing: Collection[_Closing]) -> list[bool]:
         """Settle one by one. A settlement that fails alone is refused; a session that does is left to the reaper."""
         if len(items) + len(closing) <= 1:
             return [False] * len(items)
         settled = [found for item in items for found in await self._settle_surely([item], [])]
-        for session in closing:
-            await self._settle_surely([], [session])
+        for closed in closing:
+            await self._settle_surely([], [closed])
         return settled
 
 

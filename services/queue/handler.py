@@ -23,6 +23,7 @@ from services.queue.work_session import Goodbye, WorkSession
 Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = "orginabox.queue.v1.QueueService"
 HEARTBEAT_SECONDS = 5.0
+BREAK_SECONDS = 0.05
 HEARTBEAT = queue_service_pb2.WorkResponse(heartbeat=queue_service_pb2.WorkHeartbeat())
 
 
@@ -123,11 +124,14 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
         try:
             async for request in requests:
                 self._take(request, session)
+            # A stream that breaks ends like one that is closed; then this task is cancelled a moment later.
+            await asyncio.sleep(BREAK_SECONDS)
         except Exception as error:  # noqa: BLE001 - it becomes the status of the stream
             session.say_goodbye(error)
+            self._dispatcher.close(session)
         else:
             session.say_goodbye()
-        self._dispatcher.close(session)
+            self._dispatcher.close(session, returned=True)
 
     def _take(self, request: queue_service_pb2.WorkRequest, session: WorkSession) -> None:
         match request.WhichOneof("message"):

@@ -199,7 +199,7 @@ class Lease:
         return Outcome(JobState.READY, settled=False)
 
     def withdrawn(self) -> Outcome:
-        """The outcome of a job whose lease the queue itself dropped: no attempt of it failed, so it never dies."""
+        """The outcome of a job that was given back, or taken back by the queue: it did not fail, so it never dies."""
         return Outcome(JobState.CANCELLED if self.cancelled else JobState.READY, settled=False)
 
 

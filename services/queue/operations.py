@@ -4,7 +4,7 @@ Whoever changes a line holds the lock of its key first, and takes the locks of s
 """
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -147,31 +147,52 @@ async def claim(store: Store, kinds: Collection[str], sessions: Sequence[UUID]) 
         return await tx.claim(kinds, sessions)
 
 
-async def settle(store: Store, settlements: Sequence[Settlement], closed: Collection[UUID]) -> Settled:
-    """Settle leases, and end the sessions of closed streams with the leases that they still have. All in one commit."""
+async def settle(
+    store: Store, settlements: Sequence[Settlement], lost: Collection[UUID] = (), returned: Collection[UUID] = ()
+) -> Settled:
+    """Settle leases, and end sessions with the leases that they still have. All in one commit.
+
+    Args:
+        store: The queue's tables.
+        settlements: What workers said of their leases.
+        lost: Sessions whose streams broke.
+        returned: Sessions that ended as they should: a worker or the queue stops, which is no fault of the jobs.
+    """
     async with store.settling.transaction() as tx:
-        left = await tx.leases_of(closed, MAX_BATCH)
         settled = {settlement.lease.token for settlement in settlements}
-        lost = [lease for lease in left if lease.token not in settled]
-        leases = [*(settlement.lease for settlement in settlements), *lost]
+        left = await tx.leases_of([*lost, *returned], MAX_BATCH)
+        dropped = [lease for lease in left if lease.token not in settled]
+        leases = [*(settlement.lease for settlement in settlements), *dropped]
         await tx.lock_keys((lease.tenant_id, lease.key) for lease in leases)
         done, failed = _split(settlements)
         tokens = await tx.end_leases([(lease, lease.completed()) for lease in done])
-        standing = await tx.lock_leases([*(settlement.lease for settlement in failed), *lost])
-        endings = [
-            (standing[s.lease.token], standing[s.lease.token].failed(s.failure, random.random()))  # noqa: S311 - spreads load
-            for s in failed
-            if s.failure and s.lease.token in standing
-        ]
-        endings += [(standing[lease.token], standing[lease.token].lost()) for lease in lost if lease.token in standing]
+        standing = await tx.lock_leases([*(settlement.lease for settlement in failed), *dropped])
+        endings = _fail(failed, standing) + _drop(dropped, standing, returned)
         tokens |= await _end(tx, endings)
         if late := [lease for lease in leases if lease.token not in tokens]:
             tokens |= await tx.settled_before(late)
         promoted = await tx.promote((lease.tenant_id, lease.key) for lease in leases)
         if more := len(left) == MAX_BATCH:
             return _summary(tokens, endings, promoted, more=more)
-        await tx.close_sessions(closed)
+        await tx.close_sessions([*lost, *returned])
         return _summary(tokens, endings, promoted)
+
+
+def _fail(failed: Sequence[Settlement], standing: Mapping[UUID, Lease]) -> list[tuple[Lease, Outcome]]:
+    """What becomes of the attempts that failed, of those whose leases stand."""
+    return [
+        (lease, lease.failed(settlement.failure, random.random()))  # noqa: S311 - spreads load
+        for settlement in failed
+        if settlement.failure and (lease := standing.get(settlement.lease.token))
+    ]
+
+
+def _drop(
+    dropped: Sequence[Lease], standing: Mapping[UUID, Lease], returned: Collection[UUID]
+) -> list[tuple[Lease, Outcome]]:
+    """What becomes of the leases of sessions that ended."""
+    leases = [lease for found in dropped if (lease := standing.get(found.token))]
+    return [(lease, lease.withdrawn() if lease.session_id in returned else lease.lost()) for lease in leases]
 
 
 def _split(settlements: Sequence[Settlement]) -> tuple[list[Lease], list[Settlement]]:

@@ -22,6 +22,7 @@ LONGEST_PAUSE_SECONDS = 0.5
 SILENCE_SECONDS = 15.0
 """The queue sends a heartbeat every 5 seconds. When nothing comes for this long the stream is given up."""
 GRACE_SECONDS = 10.0
+GOODBYE_SECONDS = 1.0
 CLEAN_UP_SECONDS = 3.0
 """How long jobs that were told to stop may take for it, before their stream is closed all the same."""
 
@@ -150,7 +151,8 @@ class Consumer:
                 await self._drain(stream, hearing)
         finally:
             await self._abandon(stream)
-            stream.outbox.put_nowait(None)
+            stream.outbox.put_nowait(None)  # jobs that are given back so are not blamed for it
+            await asyncio.wait([hearing], timeout=GOODBYE_SECONDS)
             hearing.cancel()
             await asyncio.gather(hearing, return_exceptions=True)
 

@@ -217,7 +217,7 @@ async def test_what_does_not_end_within_the_grace_goes_to_others_at_once(channel
             cleaned.append(lease.cancelled)
 
     stub = Stub(channel)
-    job = await enqueue(stub)
+    job = await enqueue(stub, max_attempts=1)
     async with consuming(channel, handle, grace=0.2) as end:
         await becomes(stub, job.job_id, job_pb2.JOB_STATE_LEASED)
         assert await end() < 1.0

@@ -200,6 +200,16 @@ async def test_leases_end_at_once_when_the_stream_closes(stub: Stub, how: str) -
     assert again.lease_token != lease.lease_token
 
 
+async def test_a_worker_that_stops_properly_costs_no_job_its_life(stub: Stub) -> None:
+    job = await enqueue(stub, max_attempts=1)
+    for attempt in range(1, 4):
+        worker = await Worker.hello(stub)
+        assert (await worker.lease()).job.attempt == attempt
+        await worker.call.done_writing()
+        await hear_to_the_end(worker.call)
+    assert (await becomes(stub, job.job_id, READY)).attempt == 3
+
+
 async def test_a_job_that_loses_every_worker_is_dead(stub: Stub) -> None:
     job = await enqueue(stub, max_attempts=2, key="s")
     behind = await enqueue(stub, key="s")

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psycopg
@@ -137,9 +138,9 @@ class Rig:
         """What the Queue processes logged."""
         return (self._folder / "queue.log").read_text()
 
-    async def enqueue(self, payload: str = "0", **fields: str) -> job_pb2.Job:
+    async def enqueue(self, payload: str = "0", **fields: Any) -> job_pb2.Job:
         """Put a job in, however often it takes."""
-        request = asked(payload=payload.encode(), max_attempts=100, **fields)
+        request = asked(**({"payload": payload.encode(), "max_attempts": 100} | fields))
         while True:
             try:
                 return (await self.stub.EnqueueJob(request, timeout=5)).job

@@ -102,6 +102,16 @@ async def test_a_killed_worker_loses_its_job_to_another_within_a_second(rig: Rig
     assert again[0] != name
 
 
+async def test_a_worker_that_is_killed_costs_an_attempt(rig: Rig) -> None:
+    rig.queue()
+    job = await rig.enqueue("30", max_attempts=2)
+    for attempt in (1, 2):
+        worker = rig.worker("a")
+        await rig.first_run(job, attempt)
+        worker.kill()
+    await until(lambda: rig.rows("SELECT FROM queue.ended_job WHERE state = 'dead'"), 3)
+
+
 async def test_a_queue_that_was_killed_gives_its_jobs_out_as_soon_as_it_is_back(rig: Rig) -> None:
     queue = rig.queue()
     rig.worker("a")

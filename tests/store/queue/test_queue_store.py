@@ -281,6 +281,16 @@ async def test_a_closed_session_gets_no_jobs(store: Store) -> None:
     assert len(await take(store, await session(store))) == 1
 
 
+async def test_jobs_that_were_given_back_are_not_blamed(store: Store) -> None:
+    jobs = [await put(store, max_attempts=1) for _ in range(2)]
+    broken, stopped = await session(store), await session(store)
+    (one,) = await take(store, broken)
+    (two,) = await take(store, stopped)
+    await operations.settle(store, [], [broken], [stopped])
+    states = {job.id: (await operations.get_job(store, TENANT, job.id)).state for job in jobs}
+    assert states == {one.id: JobState.DEAD, two.id: JobState.READY}
+
+
 async def test_an_expired_session_loses_its_jobs_and_a_renewed_one_does_not(store: Store, url: str) -> None:
     lost, kept = await put(store, key="a"), await put(store, key="b")
     gone, here = await session(store), await session(store)
