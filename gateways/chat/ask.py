@@ -18,6 +18,7 @@ from orginabox_sdk.orginabox.api.v1 import (
 )
 from orginabox_sdk.orginabox.runtime.v1 import Model
 from orginabox_sdk.orginabox.turn.v1 import (
+    PartsVoided,
     PermissionAsked,
     PermissionReplied,
     Retrying,
@@ -117,6 +118,8 @@ class Teller:
                 self._replace(
                     finished.call_id, f"{mark} {ended_line(finished, self._titles.get(finished.call_id, ''))}"
                 )
+            case PartsVoided():
+                self.amid("What was said last is void; the answer begins again.")
             case Retrying() as retrying:
                 self.amid(f"The model call failed and is tried again. {sentence(retrying.message)}")
             case _ if is_terminal(event):

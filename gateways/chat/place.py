@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 
 from services.box.home import Home
+from services.box.state import running_state
 
 DEFAULT_PORT = "8787"
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
@@ -36,7 +37,9 @@ class Place:
         """The box that the environment names, else the one of this home."""
         home = Home.locate(environ)
         values = {name: value for name, value in dotenv_values(home.settings_file).items() if value} | dict(environ)
-        url = values.get("OIAB_URL") or f"http://127.0.0.1:{values.get('OIAB_PORT') or DEFAULT_PORT}"
+        running = None if values.get("OIAB_URL") or environ.get("OIAB_PORT") else running_state(home)
+        here = running.address if running else f"http://127.0.0.1:{values.get('OIAB_PORT') or DEFAULT_PORT}"
+        url = values.get("OIAB_URL") or here
         key, source = values.get("ORGINABOX_API_KEY", ""), "ORGINABOX_API_KEY"
         # The key of this home opens this machine's box only; it is not told to others.
         if not key and is_local(url):

@@ -12,6 +12,7 @@ from typing import Any
 
 from betterproto2 import which_one_of
 from orginabox_sdk.orginabox.turn.v1 import (
+    PartsVoided,
     PermissionAsked,
     PermissionReplied,
     PermissionReply,
@@ -158,6 +159,8 @@ class TurnView:
         self.spent = Spent()
         self.ended = False
         self._since: datetime | None = None
+        # The parts of which something was settled.
+        self._shown: set[str] = set()
         self._takes: dict[type, Callable[[Any, datetime | None], None]] = {
             TurnStarted: self._started,
             TextDelta: self._text,
@@ -168,6 +171,7 @@ class TurnView:
             PermissionAsked: lambda asked, now: self._open(Asked(asked=asked), now),
             PermissionReplied: self._reply,
             TodoUpdated: lambda todo, now: self._open(Todos(closed=True, items=tuple(todo.items)), now),
+            PartsVoided: self._void,
             Retrying: lambda found, now: self._open(
                 Note(closed=True, text=f"trying again: {words.one_line(found.message, 200)}"), now
             ),
@@ -219,6 +223,13 @@ class TurnView:
             self.live[-1] = replace(last, text=last.text + said, until=now)
         else:
             self._open(Thought(part_id=delta.part_id, text=said, since=now, until=now), now)
+
+    def _void(self, voided: PartsVoided, now: datetime | None) -> None:
+        """Take back what does not count. What went into the scrollback stays there, so it is said to be void."""
+        void = [item for item in self.live if getattr(item, "part_id", None) in voided.part_ids]
+        self.live = [item for item in self.live if item not in void]
+        if self._shown & set(voided.part_ids):
+            self._open(Note(closed=True, text="the last words above are void; the answer begins again"), now)
 
     def _open(self, item: Item, now: datetime | None) -> None:
         """Put an item at the end; what was said or thought before it is complete."""
@@ -274,6 +285,7 @@ class TurnView:
         """Take the closed items off the front. One that runs holds back those after it, so that all keeps its order."""
         count = next((index for index, item in enumerate(self.live) if not item.closed), len(self.live))
         settled, self.live = self.live[:count], self.live[count:]
+        self._shown |= {item.part_id for item in settled if isinstance(item, Text)}
         return [item for item in settled if not isinstance(item, Text) or item.text.strip()]
 
 

@@ -156,8 +156,8 @@ class Translator:
             self.error = None
         if status.type == "retry":
             self.retrying = True
-            yield events.Retrying(status.attempt, retry_message(status.message), _time(status.next))
             yield from self._void()
+            yield events.Retrying(status.attempt, retry_message(status.message), _time(status.next))
 
     def _void(self) -> Iterator[Event]:
         """Take back what the failed model call had said: opencode keeps it, but the next try says it anew."""

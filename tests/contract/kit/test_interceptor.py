@@ -9,6 +9,8 @@ import pytest
 from ext_authz import external_auth_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 from orginabox.audit.v1 import audit_service_pb2 as pb
 from orginabox.audit.v1 import audit_service_pb2_grpc, record_pb2
 from orginabox.turn.v1 import turn_event_pb2, turn_log_service_pb2, turn_log_service_pb2_grpc
@@ -142,12 +144,13 @@ async def test_a_stream_ends_with_its_refusal(server: Served) -> None:
 
 
 async def test_a_call_joins_the_trace_of_its_caller(server: Served) -> None:
-    telemetry.configure("test")
+    trace.set_tracer_provider(TracerProvider())
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     await server.audit.ListRecords(pb.ListRecordsRequest(tenant_id=TENANT), metadata=(("traceparent", parent),))
     with telemetry.span("a caller in python"):
         await server.audit.ListRecords(pb.ListRecordsRequest(tenant_id=TENANT))
         ours = telemetry.trace_id()
+    assert len(ours) == 32
     assert server.handler.traces == ["4bf92f3577b34da6a3ce929d0e0e4736", ours]
 
 

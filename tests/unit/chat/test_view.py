@@ -6,6 +6,7 @@ from typing import Any
 from orginabox_sdk.google.protobuf import Struct
 from orginabox_sdk.orginabox.errors.v1 import ErrorReason
 from orginabox_sdk.orginabox.turn.v1 import (
+    PartsVoided,
     PermissionAsked,
     PermissionReplied,
     PermissionReply,
@@ -211,3 +212,24 @@ def test_nothing_that_is_said_commands_the_terminal() -> None:
         ToolFinished(call_id="c", tool="bash", outcome=ToolOutcome.ERROR, error="\x1bcno"),
     )
     assert "\x1b" not in repr(played.settled).encode().decode("unicode_escape")
+
+
+def test_what_is_void_is_taken_back() -> None:
+    played = Played().play(
+        TextDelta(part_id="a", text="Half a"),
+        PartsVoided(part_ids=["a"]),
+        Retrying(attempt=1, message="no answer"),
+        TextDelta(part_id="b", text="Whole."),
+        TurnCompleted(),
+    )
+    assert [item.text for item in played.settled if isinstance(item, Text)] == ["Whole."]
+
+
+def test_what_is_void_and_in_the_scrollback_is_said_to_be() -> None:
+    played = Played().play(
+        TextDelta(part_id="a", text="A block.\n\n"),
+        TextDelta(part_id="a", text="x\n"),
+        PartsVoided(part_ids=["a"]),
+        TurnCompleted(),
+    )
+    assert any(isinstance(item, Note) and "void" in item.text for item in played.settled)

@@ -1,15 +1,24 @@
 """What is logged, and what is not."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from services.kit import telemetry
 
 
-def test_a_fault_is_logged_without_the_values_around_it(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(autouse=True)
+def configured(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Logs as a service writes them, for this test only."""
     telemetry.configure("test")
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
+
+def test_a_fault_is_logged_without_the_values_around_it(capfd: pytest.CaptureFixture[str]) -> None:
     def open_door(password: str) -> None:
         raise ValueError("the door is shut")
 
@@ -23,7 +32,6 @@ def test_a_fault_is_logged_without_the_values_around_it(capfd: pytest.CaptureFix
 
 
 def test_a_line_names_its_service_and_its_trace(capfd: pytest.CaptureFixture[str]) -> None:
-    telemetry.configure("test")
     with telemetry.span("work", parent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"):
         telemetry.log().info("something happened", job_id="7")
     line = json.loads(capfd.readouterr().err.strip().splitlines()[-1])

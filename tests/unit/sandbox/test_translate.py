@@ -306,7 +306,7 @@ def test_what_a_failed_model_call_had_said_is_taken_back() -> None:
     retry = next(one for one in said("cut") if isinstance(one, said_by.StatusChanged) and one.status.type == "retry")
     session = next(one.info.session_id for one in recorded if isinstance(one, said_by.MessageChanged))
     retry = retry.model_copy(update={"session_id": session})
-    assert [type(event) for event in translator.feed(retry)] == [Retrying, PartsVoided]
+    assert [type(event) for event in translator.feed(retry)] == [PartsVoided, Retrying]
     assert [type(event) for event in translator.feed(retry)] == [Retrying]
     rest = [event for one in recorded[begun:] for event in translator.feed(one)]
     assert part not in {event.part_id for event in rest if isinstance(event, TextDelta)}

@@ -631,7 +631,7 @@ Global___Retrying: _TypeAlias = Retrying  # noqa: Y015
 
 @_typing.final
 class PartsVoided(_message.Message):
-    """What a failed model call had said is void. It comes after `retrying`; whoever shows the parts takes them back."""
+    """What a failed model call had said is void. It comes before `retrying`; whoever shows the parts takes them back."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

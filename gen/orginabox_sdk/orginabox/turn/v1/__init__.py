@@ -281,7 +281,7 @@ default_message_pool.register_message("orginabox.turn.v1", "OpenTurnResponse", O
 @dataclass(eq=False, repr=False)
 class PartsVoided(betterproto2.Message):
     """
-    What a failed model call had said is void. It comes after `retrying`; whoever shows the parts takes them back.
+    What a failed model call had said is void. It comes before `retrying`; whoever shows the parts takes them back.
     """
 
     part_ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
