@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from buf.validate import validate_pb2
-from google.api import annotations_pb2, field_behavior_pb2  # type: ignore[import-untyped]
+from google.api import annotations_pb2, field_behavior_pb2
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,

@@ -24,7 +24,7 @@ def main() -> int:
         out.mkdir()
         descriptors = Path(folder, "descriptors.binpb")
         descriptors.write_bytes(FileDescriptorSet(file=request.proto_file).SerializeToString())
-        code = protoc.main(
+        code: int = protoc.main(
             [
                 "protoc",
                 f"--descriptor_set_in={descriptors}",

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from opentelemetry import context, trace
@@ -20,7 +20,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACER = trace.get_tracer("orginabox")
 
 
-def configure(service: str, level: str = "info") -> None:
+def configure(service: str, level: str = "info", stream: TextIO = sys.stderr) -> None:
     """Set up the logs and the traces of this process."""
     structlog.configure(
         processors=[
@@ -33,7 +33,7 @@ def configure(service: str, level: str = "info") -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)

@@ -215,8 +215,8 @@ def _summary(
 
 
 async def withdraw(store: Store, leases: Collection[Lease]) -> Settled:
-    """Take back leases that no worker knows of."""
-    async with store.transaction() as tx:
+    """Take back leases that no worker knows of. Belongs to the claim loop, and has its line."""
+    async with store.claiming.transaction() as tx:
         return await _take_back(tx, leases, Lease.withdrawn)
 
 
@@ -274,8 +274,8 @@ async def renew_sessions(store: Store, sessions: Collection[UUID]) -> set[UUID]:
 
 
 async def leases_of(store: Store, sessions: Collection[UUID]) -> list[Lease]:
-    """Read the leases that sessions have."""
-    async with store.transaction() as tx:
+    """Read the leases that sessions have. Belongs to the claim loop, and has its line."""
+    async with store.claiming.statement() as tx:
         return await tx.leases_of(sessions, count=None)
 
 

@@ -56,7 +56,7 @@ class Sandbox(Peers):
         self.happen(text_delta=turn_event_pb2.TextDelta(part_id="p", text=text))
 
     async def ClaimSandbox(
-        self, request: sandbox_service_pb2.ClaimSandboxRequest, context: Context
+        self, request: sandbox_service_pb2.ClaimSandboxRequest, context: object
     ) -> sandbox_service_pb2.ClaimSandboxResponse:
         if self.refuses:
             raise self.refuses
