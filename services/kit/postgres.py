@@ -64,7 +64,8 @@ class Database:
             timeout=10,
             # A restarted server leaves dead connections in the pool; a round trip finds them before a query does.
             check=AsyncConnectionPool.check_connection,
-            reconnect_timeout=float("inf"),
+            # The back-off between tries doubles; given up early, the next caller tries anew without it.
+            reconnect_timeout=2.0,
         )
 
     async def __aenter__(self) -> Self:
