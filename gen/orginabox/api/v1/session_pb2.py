@@ -28,21 +28,23 @@ from orginabox.runtime.v1 import model_pb2 as orginabox_dot_runtime_dot_v1_dot_m
 from orginabox.turn.v1 import turn_event_pb2 as orginabox_dot_turn_dot_v1_dot_turn__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eorginabox/api/v1/session.proto\x12\x10orginabox.api.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a orginabox/runtime/v1/model.proto\x1a\"orginabox/turn/v1/turn_event.proto\"\x91\x02\n\x07Session\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x31\n\x05model\x18\x03 \x01(\x0b\x32\x1b.orginabox.runtime.v1.ModelR\x05model\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12$\n\x0e\x61\x63tive_turn_id\x18\x06 \x01(\tR\x0c\x61\x63tiveTurnId\"\xdf\x01\n\x07Message\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12*\n\x04role\x18\x03 \x01(\x0e\x32\x16.orginabox.api.v1.RoleR\x04role\x12\x33\n\x05parts\x18\x04 \x03(\x0b\x32\x1d.orginabox.api.v1.MessagePartR\x05parts\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"f\n\x0bMessagePart\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x39\n\ttool_call\x18\x02 \x01(\x0b\x32\x1a.orginabox.api.v1.ToolCallH\x00R\x08toolCallB\x06\n\x04part\"\xe4\x01\n\x08ToolCall\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\tR\x06\x63\x61llId\x12\x12\n\x04tool\x18\x02 \x01(\tR\x04tool\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12-\n\x05input\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x05input\x12\x38\n\x07outcome\x18\x05 \x01(\x0e\x32\x1e.orginabox.turn.v1.ToolOutcomeR\x07outcome\x12\x16\n\x06output\x18\x06 \x01(\tR\x06output\x12\x14\n\x05\x65rror\x18\x07 \x01(\tR\x05\x65rror*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eorginabox/api/v1/session.proto\x12\x10orginabox.api.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a orginabox/runtime/v1/model.proto\x1a\"orginabox/turn/v1/turn_event.proto\"\xd0\x02\n\x07Session\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x31\n\x05model\x18\x03 \x01(\x0b\x32\x1b.orginabox.runtime.v1.ModelR\x05model\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12$\n\x0e\x61\x63tive_turn_id\x18\x06 \x01(\tR\x0c\x61\x63tiveTurnId\x12=\n\x0b\x62usy_policy\x18\x07 \x01(\x0e\x32\x1c.orginabox.api.v1.BusyPolicyR\nbusyPolicy\"\xdf\x01\n\x07Message\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12*\n\x04role\x18\x03 \x01(\x0e\x32\x16.orginabox.api.v1.RoleR\x04role\x12\x33\n\x05parts\x18\x04 \x03(\x0b\x32\x1d.orginabox.api.v1.MessagePartR\x05parts\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"f\n\x0bMessagePart\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x39\n\ttool_call\x18\x02 \x01(\x0b\x32\x1a.orginabox.api.v1.ToolCallH\x00R\x08toolCallB\x06\n\x04part\"\xe4\x01\n\x08ToolCall\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\tR\x06\x63\x61llId\x12\x12\n\x04tool\x18\x02 \x01(\tR\x04tool\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12-\n\x05input\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x05input\x12\x38\n\x07outcome\x18\x05 \x01(\x0e\x32\x1e.orginabox.turn.v1.ToolOutcomeR\x07outcome\x12\x16\n\x06output\x18\x06 \x01(\tR\x06output\x12\x14\n\x05\x65rror\x18\x07 \x01(\tR\x05\x65rror*r\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42USY_POLICY_QUEUE\x10\x01\x12\x15\n\x11\x42USY_POLICY_STEER\x10\x02\x12\x19\n\x15\x42USY_POLICY_INTERRUPT\x10\x03*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orginabox.api.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1022
-  _globals['_ROLE']._serialized_end=1085
+  _globals['_BUSYPOLICY']._serialized_start=1085
+  _globals['_BUSYPOLICY']._serialized_end=1199
+  _globals['_ROLE']._serialized_start=1201
+  _globals['_ROLE']._serialized_end=1264
   _globals['_SESSION']._serialized_start=186
-  _globals['_SESSION']._serialized_end=459
-  _globals['_MESSAGE']._serialized_start=462
-  _globals['_MESSAGE']._serialized_end=685
-  _globals['_MESSAGEPART']._serialized_start=687
-  _globals['_MESSAGEPART']._serialized_end=789
-  _globals['_TOOLCALL']._serialized_start=792
-  _globals['_TOOLCALL']._serialized_end=1020
+  _globals['_SESSION']._serialized_end=522
+  _globals['_MESSAGE']._serialized_start=525
+  _globals['_MESSAGE']._serialized_end=748
+  _globals['_MESSAGEPART']._serialized_start=750
+  _globals['_MESSAGEPART']._serialized_end=852
+  _globals['_TOOLCALL']._serialized_start=855
+  _globals['_TOOLCALL']._serialized_end=1083
 # @@protoc_insertion_point(module_scope)

@@ -23,6 +23,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _BusyPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BusyPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BusyPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUSY_POLICY_UNSPECIFIED: _BusyPolicy.ValueType  # 0
+    """In a session: queue. In a prompt: what the session says."""
+    BUSY_POLICY_QUEUE: _BusyPolicy.ValueType  # 1
+    """It waits for its turn, after all that wait already."""
+    BUSY_POLICY_STEER: _BusyPolicy.ValueType  # 2
+    """It goes to the agent at once, into the turn that runs; the agent reads it at its next step. When no turn runs it is a
+    turn of its own.
+    """
+    BUSY_POLICY_INTERRUPT: _BusyPolicy.ValueType  # 3
+    """The turn that runs is aborted, and this one is the next, before all that wait."""
+
+class BusyPolicy(_BusyPolicy, metaclass=_BusyPolicyEnumTypeWrapper):
+    """What a prompt does that comes while a turn of its session runs."""
+
+BUSY_POLICY_UNSPECIFIED: BusyPolicy.ValueType  # 0
+"""In a session: queue. In a prompt: what the session says."""
+BUSY_POLICY_QUEUE: BusyPolicy.ValueType  # 1
+"""It waits for its turn, after all that wait already."""
+BUSY_POLICY_STEER: BusyPolicy.ValueType  # 2
+"""It goes to the agent at once, into the turn that runs; the agent reads it at its next step. When no turn runs it is a
+turn of its own.
+"""
+BUSY_POLICY_INTERRUPT: BusyPolicy.ValueType  # 3
+"""The turn that runs is aborted, and this one is the next, before all that wait."""
+Global___BusyPolicy: _TypeAlias = BusyPolicy  # noqa: Y015
+
 class _Role:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -59,12 +91,15 @@ class Session(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ACTIVE_TURN_ID_FIELD_NUMBER: _builtins.int
+    BUSY_POLICY_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     title: _builtins.str
     """What it is called. Empty until it is given one; the first prompt gives it one."""
     active_turn_id: _builtins.str
     """The turn that runs or waits to run next. Empty when the session is idle."""
+    busy_policy: Global___BusyPolicy.ValueType
+    """What a prompt does that comes while a turn runs, when it does not say itself."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
         """The model that its turns run on. Unset means the default of the applied runtime."""
@@ -86,10 +121,11 @@ class Session(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         active_turn_id: _builtins.str = ...,
+        busy_policy: Global___BusyPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "model", b"model", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_turn_id", b"active_turn_id", "create_time", b"create_time", "model", b"model", "session_id", b"session_id", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_turn_id", b"active_turn_id", "busy_policy", b"busy_policy", "create_time", b"create_time", "model", b"model", "session_id", b"session_id", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

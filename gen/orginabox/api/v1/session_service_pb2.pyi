@@ -189,19 +189,23 @@ class UpdateSessionRequest(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
+    BUSY_POLICY_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     title: _builtins.str
-    """Its new title."""
+    """Its new title. Empty keeps the one there is."""
+    busy_policy: _session_pb2.BusyPolicy.ValueType
+    """What a prompt does that comes while a turn runs. Unspecified keeps what there is."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         title: _builtins.str = ...,
+        busy_policy: _session_pb2.BusyPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_policy", b"busy_policy", "session_id", b"session_id", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -329,6 +333,64 @@ class ListMessagesResponse(_message.Message):
 Global___ListMessagesResponse: _TypeAlias = ListMessagesResponse  # noqa: Y015
 
 @_typing.final
+class ListInboxRequest(_message.Message):
+    """Which inbox to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session."""
+    page_size: _builtins.int
+    """How many to return at most. 0 means 50; more than 500 counts as 500."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before. Empty means the first page."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInboxRequest: _TypeAlias = ListInboxRequest  # noqa: Y015
+
+@_typing.final
+class ListInboxResponse(_message.Message):
+    """A page of an inbox."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURNS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page. Empty means that this is the last."""
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[_turn_pb2.Turn]:
+        """The turns, the one that runs or is the next first. The place in line of each is its place in this list."""
+
+    def __init__(
+        self,
+        *,
+        turns: _abc.Iterable[_turn_pb2.Turn] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "turns", b"turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInboxResponse: _TypeAlias = ListInboxResponse  # noqa: Y015
+
+@_typing.final
 class PromptRequest(_message.Message):
     """Something to say to the agent."""
 
@@ -338,12 +400,15 @@ class PromptRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BUSY_POLICY_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session to say it in."""
     text: _builtins.str
     """What to say. At most 100,000 characters."""
     request_id: _builtins.str
     """Names the intent, so that a repeat says nothing twice. Empty means that every call is new."""
+    busy_policy: _session_pb2.BusyPolicy.ValueType
+    """What the prompt does when a turn runs. Unspecified means what the session says."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
         """The model that this turn runs on. Unset means the session's."""
@@ -355,10 +420,11 @@ class PromptRequest(_message.Message):
         text: _builtins.str = ...,
         model: _model_pb2.Model | None = ...,
         request_id: _builtins.str = ...,
+        busy_policy: _session_pb2.BusyPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "request_id", b"request_id", "session_id", b"session_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_policy", b"busy_policy", "model", b"model", "request_id", b"request_id", "session_id", b"session_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -374,7 +440,9 @@ class PromptResponse(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     TURN_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
-    """The id of its turn, for clients that need no more."""
+    """The id of its turn, for clients that need no more. A prompt that steers is in the turn that runs: then it is the id of
+    that one.
+    """
     position: _builtins.int
     """How many turns of the session come before it. 0 means that it is the next, or runs."""
     @_builtins.property

@@ -65,6 +65,11 @@ class SessionServiceStub:
                 request_serializer=orginabox_dot_api_dot_v1_dot_session__service__pb2.ListMessagesRequest.SerializeToString,
                 response_deserializer=orginabox_dot_api_dot_v1_dot_session__service__pb2.ListMessagesResponse.FromString,
                 _registered_method=True)
+        self.ListInbox = channel.unary_unary(
+                '/orginabox.api.v1.SessionService/ListInbox',
+                request_serializer=orginabox_dot_api_dot_v1_dot_session__service__pb2.ListInboxRequest.SerializeToString,
+                response_deserializer=orginabox_dot_api_dot_v1_dot_session__service__pb2.ListInboxResponse.FromString,
+                _registered_method=True)
         self.Prompt = channel.unary_unary(
                 '/orginabox.api.v1.SessionService/Prompt',
                 request_serializer=orginabox_dot_api_dot_v1_dot_session__service__pb2.PromptRequest.SerializeToString,
@@ -101,7 +106,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSession(self, request, context):
-        """Give a session another title.
+        """Give a session another title, or say what prompts do while a turn runs.
         Refusals: SESSION_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -119,6 +124,14 @@ class SessionServiceServicer:
     def ListMessages(self, request, context):
         """List what was said in a session, oldest first. The agent's message of a turn appears when the turn has ended; while it
         runs, follow its events.
+        Refusals: SESSION_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInbox(self, request, context):
+        """List the turns of a session that run or wait, in the order in which they run: what was said and is not answered yet.
         Refusals: SESSION_NOT_FOUND, PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -166,6 +179,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.ListMessages,
                     request_deserializer=orginabox_dot_api_dot_v1_dot_session__service__pb2.ListMessagesRequest.FromString,
                     response_serializer=orginabox_dot_api_dot_v1_dot_session__service__pb2.ListMessagesResponse.SerializeToString,
+            ),
+            'ListInbox': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInbox,
+                    request_deserializer=orginabox_dot_api_dot_v1_dot_session__service__pb2.ListInboxRequest.FromString,
+                    response_serializer=orginabox_dot_api_dot_v1_dot_session__service__pb2.ListInboxResponse.SerializeToString,
             ),
             'Prompt': grpc.unary_unary_rpc_method_handler(
                     servicer.Prompt,
@@ -336,6 +354,33 @@ class SessionService:
             '/orginabox.api.v1.SessionService/ListMessages',
             orginabox_dot_api_dot_v1_dot_session__service__pb2.ListMessagesRequest.SerializeToString,
             orginabox_dot_api_dot_v1_dot_session__service__pb2.ListMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.api.v1.SessionService/ListInbox',
+            orginabox_dot_api_dot_v1_dot_session__service__pb2.ListInboxRequest.SerializeToString,
+            orginabox_dot_api_dot_v1_dot_session__service__pb2.ListInboxResponse.FromString,
             options,
             channel_credentials,
             insecure,

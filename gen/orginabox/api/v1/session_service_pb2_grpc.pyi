@@ -29,7 +29,7 @@ class SessionServiceStub:
     Refusals: SESSION_NOT_FOUND.
     """
     UpdateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]
-    """Give a session another title.
+    """Give a session another title, or say what prompts do while a turn runs.
     Refusals: SESSION_NOT_FOUND.
     """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
@@ -39,6 +39,10 @@ class SessionServiceStub:
     ListMessages: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]
     """List what was said in a session, oldest first. The agent's message of a turn appears when the turn has ended; while it
     runs, follow its events.
+    Refusals: SESSION_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
+    ListInbox: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListInboxRequest, _session_service_pb2.ListInboxResponse]
+    """List the turns of a session that run or wait, in the order in which they run: what was said and is not answered yet.
     Refusals: SESSION_NOT_FOUND, PAGE_TOKEN_INVALID.
     """
     Prompt: _aio.UnaryUnaryMultiCallable[_session_service_pb2.PromptRequest, _session_service_pb2.PromptResponse]
@@ -86,7 +90,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.UpdateSessionRequest,
         context: _aio.ServicerContext[_session_service_pb2.UpdateSessionRequest, _abc.Awaitable[_session_service_pb2.UpdateSessionResponse]],
     ) -> _abc.Awaitable[_session_service_pb2.UpdateSessionResponse]:
-        """Give a session another title.
+        """Give a session another title, or say what prompts do while a turn runs.
         Refusals: SESSION_NOT_FOUND.
         """
 
@@ -108,6 +112,16 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_session_service_pb2.ListMessagesResponse]:
         """List what was said in a session, oldest first. The agent's message of a turn appears when the turn has ended; while it
         runs, follow its events.
+        Refusals: SESSION_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def ListInbox(
+        self,
+        request: _session_service_pb2.ListInboxRequest,
+        context: _aio.ServicerContext[_session_service_pb2.ListInboxRequest, _abc.Awaitable[_session_service_pb2.ListInboxResponse]],
+    ) -> _abc.Awaitable[_session_service_pb2.ListInboxResponse]:
+        """List the turns of a session that run or wait, in the order in which they run: what was said and is not answered yet.
         Refusals: SESSION_NOT_FOUND, PAGE_TOKEN_INVALID.
         """
 

@@ -153,6 +153,56 @@ class StreamTurnEventsRequest(_message.Message):
 Global___StreamTurnEventsRequest: _TypeAlias = StreamTurnEventsRequest  # noqa: Y015
 
 @_typing.final
+class UpdateTurnRequest(_message.Message):
+    """What a waiting turn is to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    turn_id: _builtins.str
+    """The turn."""
+    text: _builtins.str
+    """What to say instead. At most 100,000 characters."""
+    def __init__(
+        self,
+        *,
+        turn_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "turn_id", b"turn_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTurnRequest: _TypeAlias = UpdateTurnRequest  # noqa: Y015
+
+@_typing.final
+class UpdateTurnResponse(_message.Message):
+    """The turn after the call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def turn(self) -> _turn_pb2.Turn:
+        """The turn."""
+
+    def __init__(
+        self,
+        *,
+        turn: _turn_pb2.Turn | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTurnResponse: _TypeAlias = UpdateTurnResponse  # noqa: Y015
+
+@_typing.final
 class AbortTurnRequest(_message.Message):
     """Names a turn to stop."""
 

@@ -51,6 +51,11 @@ class TurnServiceStub:
                 request_serializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.StreamTurnEventsRequest.SerializeToString,
                 response_deserializer=orginabox_dot_turn_dot_v1_dot_turn__event__pb2.TurnEvent.FromString,
                 _registered_method=True)
+        self.UpdateTurn = channel.unary_unary(
+                '/orginabox.api.v1.TurnService/UpdateTurn',
+                request_serializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.UpdateTurnRequest.SerializeToString,
+                response_deserializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.UpdateTurnResponse.FromString,
+                _registered_method=True)
         self.AbortTurn = channel.unary_unary(
                 '/orginabox.api.v1.TurnService/AbortTurn',
                 request_serializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.AbortTurnRequest.SerializeToString,
@@ -94,6 +99,14 @@ class TurnServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateTurn(self, request, context):
+        """Say what a waiting turn says in other words. Its place in line stays.
+        Refusals: TURN_NOT_FOUND; TURN_STARTED when it runs already; TURN_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AbortTurn(self, request, context):
         """Stop a turn. One that waits ends at once; one that runs ends with an `aborted` event as soon as the agent has stopped.
         Aborting a turn that has ended changes nothing.
@@ -128,6 +141,11 @@ def add_TurnServiceServicer_to_server(servicer, server):
                     servicer.StreamTurnEvents,
                     request_deserializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.StreamTurnEventsRequest.FromString,
                     response_serializer=orginabox_dot_turn_dot_v1_dot_turn__event__pb2.TurnEvent.SerializeToString,
+            ),
+            'UpdateTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTurn,
+                    request_deserializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.UpdateTurnRequest.FromString,
+                    response_serializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.UpdateTurnResponse.SerializeToString,
             ),
             'AbortTurn': grpc.unary_unary_rpc_method_handler(
                     servicer.AbortTurn,
@@ -222,6 +240,33 @@ class TurnService:
             '/orginabox.api.v1.TurnService/StreamTurnEvents',
             orginabox_dot_api_dot_v1_dot_turn__service__pb2.StreamTurnEventsRequest.SerializeToString,
             orginabox_dot_turn_dot_v1_dot_turn__event__pb2.TurnEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.api.v1.TurnService/UpdateTurn',
+            orginabox_dot_api_dot_v1_dot_turn__service__pb2.UpdateTurnRequest.SerializeToString,
+            orginabox_dot_api_dot_v1_dot_turn__service__pb2.UpdateTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

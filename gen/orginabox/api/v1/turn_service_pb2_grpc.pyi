@@ -32,6 +32,10 @@ class TurnServiceStub:
     REST this is `text/event-stream`: each event's `id` is its sequence, and `Last-Event-ID` resumes like `from_sequence`.
     Refusals: TURN_NOT_FOUND.
     """
+    UpdateTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.UpdateTurnRequest, _turn_service_pb2.UpdateTurnResponse]
+    """Say what a waiting turn says in other words. Its place in line stays.
+    Refusals: TURN_NOT_FOUND; TURN_STARTED when it runs already; TURN_ENDED.
+    """
     AbortTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.AbortTurnRequest, _turn_service_pb2.AbortTurnResponse]
     """Stop a turn. One that waits ends at once; one that runs ends with an `aborted` event as soon as the agent has stopped.
     Aborting a turn that has ended changes nothing.
@@ -76,6 +80,16 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         (`completed`, `failed` or `aborted`); a stream that ends without one was cut, and goes on with another call. Over
         REST this is `text/event-stream`: each event's `id` is its sequence, and `Last-Event-ID` resumes like `from_sequence`.
         Refusals: TURN_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateTurn(
+        self,
+        request: _turn_service_pb2.UpdateTurnRequest,
+        context: _aio.ServicerContext[_turn_service_pb2.UpdateTurnRequest, _abc.Awaitable[_turn_service_pb2.UpdateTurnResponse]],
+    ) -> _abc.Awaitable[_turn_service_pb2.UpdateTurnResponse]:
+        """Say what a waiting turn says in other words. Its place in line stays.
+        Refusals: TURN_NOT_FOUND; TURN_STARTED when it runs already; TURN_ENDED.
         """
 
     @_abc_1.abstractmethod

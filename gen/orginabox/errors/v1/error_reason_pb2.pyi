@@ -104,6 +104,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Every attempt to run the turn failed (terminal event, or ABORTED).
         { "reason": "ERROR_REASON_ATTEMPTS_EXHAUSTED", "domain": "orginabox.dev", "metadata": { "turnId": "0198..." } }
     """
+    ERROR_REASON_TURN_STARTED: _ErrorReason.ValueType  # 29
+    """The turn runs already, so what it says cannot be changed any more (FAILED_PRECONDITION).
+        { "reason": "ERROR_REASON_TURN_STARTED", "domain": "orginabox.dev", "metadata": { "turnId": "0198..." } }
+    """
+    ERROR_REASON_TURN_TIME_EXCEEDED: _ErrorReason.ValueType  # 30
+    """The turn took longer than its hard limit and was stopped (terminal event).
+        { "reason": "ERROR_REASON_TURN_TIME_EXCEEDED", "domain": "orginabox.dev", "metadata": { "limit": "3600s" } }
+    """
+    ERROR_REASON_PERMISSION_TIMEOUT: _ErrorReason.ValueType  # 31
+    """Nobody answered a permission in time, so the turn was stopped (terminal event). Nobody has refused it.
+        { "reason": "ERROR_REASON_PERMISSION_TIMEOUT", "domain": "orginabox.dev", "metadata": { "permissionId": "per_..." } }
+    """
     ERROR_REASON_JOB_NOT_FOUND: _ErrorReason.ValueType  # 40
     """No job has this id (NOT_FOUND).
         { "reason": "ERROR_REASON_JOB_NOT_FOUND", "domain": "orginabox.dev", "metadata": { "jobId": "0198..." } }
@@ -277,6 +289,18 @@ ERROR_REASON_SEQUENCE_GAP: ErrorReason.ValueType  # 27
 ERROR_REASON_ATTEMPTS_EXHAUSTED: ErrorReason.ValueType  # 28
 """Every attempt to run the turn failed (terminal event, or ABORTED).
     { "reason": "ERROR_REASON_ATTEMPTS_EXHAUSTED", "domain": "orginabox.dev", "metadata": { "turnId": "0198..." } }
+"""
+ERROR_REASON_TURN_STARTED: ErrorReason.ValueType  # 29
+"""The turn runs already, so what it says cannot be changed any more (FAILED_PRECONDITION).
+    { "reason": "ERROR_REASON_TURN_STARTED", "domain": "orginabox.dev", "metadata": { "turnId": "0198..." } }
+"""
+ERROR_REASON_TURN_TIME_EXCEEDED: ErrorReason.ValueType  # 30
+"""The turn took longer than its hard limit and was stopped (terminal event).
+    { "reason": "ERROR_REASON_TURN_TIME_EXCEEDED", "domain": "orginabox.dev", "metadata": { "limit": "3600s" } }
+"""
+ERROR_REASON_PERMISSION_TIMEOUT: ErrorReason.ValueType  # 31
+"""Nobody answered a permission in time, so the turn was stopped (terminal event). Nobody has refused it.
+    { "reason": "ERROR_REASON_PERMISSION_TIMEOUT", "domain": "orginabox.dev", "metadata": { "permissionId": "per_..." } }
 """
 ERROR_REASON_JOB_NOT_FOUND: ErrorReason.ValueType  # 40
 """No job has this id (NOT_FOUND).

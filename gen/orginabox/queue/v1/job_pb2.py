@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1corginabox/queue/v1/job.proto\x12\x12orginabox.queue.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x04\n\x03Job\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n\ttenant_id\x18\x02 \x01(\tR\x08tenantId\x12\x12\n\x04kind\x18\x03 \x01(\tR\x04kind\x12\x10\n\x03key\x18\x04 \x01(\tR\x03key\x12\x32\n\x05state\x18\x05 \x01(\x0e\x32\x1c.orginabox.queue.v1.JobStateR\x05state\x12\x1a\n\x08priority\x18\x06 \x01(\x05R\x08priority\x12\x18\n\x07\x61ttempt\x18\x07 \x01(\x05R\x07\x61ttempt\x12!\n\x0cmax_attempts\x18\x08 \x01(\x05R\x0bmaxAttempts\x12\x18\n\x07payload\x18\t \x01(\x0cR\x07payload\x12\'\n\x0fidempotency_key\x18\n \x01(\tR\x0eidempotencyKey\x12\x35\n\x08run_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07runTime\x12;\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1d\n\nlast_error\x18\x0e \x01(\tR\tlastError\x12!\n\x0ctrace_parent\x18\x0f \x01(\tR\x0btraceParent*\xc4\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fJOB_STATE_READY\x10\x01\x12\x14\n\x10JOB_STATE_LEASED\x10\x02\x12\x15\n\x11JOB_STATE_DELAYED\x10\x03\x12\x15\n\x11JOB_STATE_BLOCKED\x10\x04\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x05\x12\x12\n\x0eJOB_STATE_DEAD\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1corginabox/queue/v1/job.proto\x12\x12orginabox.queue.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x04\n\x03Job\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n\ttenant_id\x18\x02 \x01(\tR\x08tenantId\x12\x12\n\x04kind\x18\x03 \x01(\tR\x04kind\x12\x10\n\x03key\x18\x04 \x01(\tR\x03key\x12\x32\n\x05state\x18\x05 \x01(\x0e\x32\x1c.orginabox.queue.v1.JobStateR\x05state\x12\x1a\n\x08priority\x18\x06 \x01(\x05R\x08priority\x12\x18\n\x07\x61ttempt\x18\x07 \x01(\x05R\x07\x61ttempt\x12!\n\x0cmax_attempts\x18\x08 \x01(\x05R\x0bmaxAttempts\x12\x18\n\x07payload\x18\t \x01(\x0cR\x07payload\x12\'\n\x0fidempotency_key\x18\n \x01(\tR\x0eidempotencyKey\x12\x35\n\x08run_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07runTime\x12;\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1d\n\nlast_error\x18\x0e \x01(\tR\tlastError\x12!\n\x0ctrace_parent\x18\x0f \x01(\tR\x0btraceParent\x12\x36\n\x08\x64\x65\x61\x64line\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x64\x65\x61\x64line\x12\x1d\n\ndepends_on\x18\x11 \x03(\tR\tdependsOn*\xc4\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fJOB_STATE_READY\x10\x01\x12\x14\n\x10JOB_STATE_LEASED\x10\x02\x12\x15\n\x11JOB_STATE_DELAYED\x10\x03\x12\x15\n\x11JOB_STATE_BLOCKED\x10\x04\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x05\x12\x12\n\x0eJOB_STATE_DEAD\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orginabox.queue.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=629
-  _globals['_JOBSTATE']._serialized_end=825
+  _globals['_JOBSTATE']._serialized_start=716
+  _globals['_JOBSTATE']._serialized_end=912
   _globals['_JOB']._serialized_start=86
-  _globals['_JOB']._serialized_end=626
+  _globals['_JOB']._serialized_end=713
 # @@protoc_insertion_point(module_scope)

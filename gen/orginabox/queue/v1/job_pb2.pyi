@@ -3,9 +3,11 @@
 isort:skip_file
 A job: one piece of work that the queue hands to a worker until it is done."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -33,7 +35,7 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_DELAYED: _JobState.ValueType  # 3
     """Waits for its time, or for the next attempt."""
     JOB_STATE_BLOCKED: _JobState.ValueType  # 4
-    """Waits for an earlier job with the same key."""
+    """Waits for an earlier job with the same key, or for jobs that it depends on."""
     JOB_STATE_COMPLETED: _JobState.ValueType  # 5
     """Done."""
     JOB_STATE_DEAD: _JobState.ValueType  # 6
@@ -53,7 +55,7 @@ JOB_STATE_LEASED: JobState.ValueType  # 2
 JOB_STATE_DELAYED: JobState.ValueType  # 3
 """Waits for its time, or for the next attempt."""
 JOB_STATE_BLOCKED: JobState.ValueType  # 4
-"""Waits for an earlier job with the same key."""
+"""Waits for an earlier job with the same key, or for jobs that it depends on."""
 JOB_STATE_COMPLETED: JobState.ValueType  # 5
 """Done."""
 JOB_STATE_DEAD: JobState.ValueType  # 6
@@ -83,6 +85,8 @@ class Job(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     TRACE_PARENT_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job."""
     tenant_id: _builtins.str
@@ -121,6 +125,14 @@ class Job(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it was completed, died or was cancelled. Unset while it lives."""
 
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """The job is dead if it has not ended by this time. Unset means that it may take as long as it takes."""
+
+    @_builtins.property
+    def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The jobs that have to be completed before it starts. When one of them dies or is cancelled, so is this one."""
+
     def __init__(
         self,
         *,
@@ -139,10 +151,12 @@ class Job(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         last_error: _builtins.str = ...,
         trace_parent: _builtins.str = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        depends_on: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "run_time", b"run_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "run_time", b"run_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "idempotency_key", b"idempotency_key", "job_id", b"job_id", "key", b"key", "kind", b"kind", "last_error", b"last_error", "max_attempts", b"max_attempts", "payload", b"payload", "priority", b"priority", "run_time", b"run_time", "state", b"state", "tenant_id", b"tenant_id", "trace_parent", b"trace_parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "deadline", b"deadline", "depends_on", b"depends_on", "end_time", b"end_time", "idempotency_key", b"idempotency_key", "job_id", b"job_id", "key", b"key", "kind", b"kind", "last_error", b"last_error", "max_attempts", b"max_attempts", "payload", b"payload", "priority", b"priority", "run_time", b"run_time", "state", b"state", "tenant_id", b"tenant_id", "trace_parent", b"trace_parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,6 +41,16 @@ class QueueServiceStub:
                 request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobRequest.SerializeToString,
                 response_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobResponse.FromString,
                 _registered_method=True)
+        self.EnqueueJobs = channel.unary_unary(
+                '/orginabox.queue.v1.QueueService/EnqueueJobs',
+                request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobsRequest.SerializeToString,
+                response_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobsResponse.FromString,
+                _registered_method=True)
+        self.StreamJobs = channel.stream_unary(
+                '/orginabox.queue.v1.QueueService/StreamJobs',
+                request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.StreamJobsRequest.SerializeToString,
+                response_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.StreamJobsResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/orginabox.queue.v1.QueueService/GetJob',
                 request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.GetJobRequest.SerializeToString,
@@ -61,6 +71,41 @@ class QueueServiceStub:
                 request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.RetryJobResponse.FromString,
                 _registered_method=True)
+        self.PauseQueue = channel.unary_unary(
+                '/orginabox.queue.v1.QueueService/PauseQueue',
+                request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PauseQueueRequest.SerializeToString,
+                response_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PauseQueueResponse.FromString,
+                _registered_method=True)
+        self.ResumeQueue = channel.unary_unary(
+                '/orginabox.queue.v1.QueueService/ResumeQueue',
+                request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ResumeQueueRequest.SerializeToString,
+                response_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ResumeQueueResponse.FromString,
+                _registered_method=True)
+        self.GetQueueStats = channel.unary_unary(
+                '/orginabox.queue.v1.QueueService/GetQueueStats',
+                request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.GetQueueStatsRequest.SerializeToString,
+                response_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.GetQueueStatsResponse.FromString,
+                _registered_method=True)
+        self.SetTenantShare = channel.unary_unary(
+                '/orginabox.queue.v1.QueueService/SetTenantShare',
+                request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.SetTenantShareRequest.SerializeToString,
+                response_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.SetTenantShareResponse.FromString,
+                _registered_method=True)
+        self.PutSchedule = channel.unary_unary(
+                '/orginabox.queue.v1.QueueService/PutSchedule',
+                request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PutScheduleRequest.SerializeToString,
+                response_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PutScheduleResponse.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/orginabox.queue.v1.QueueService/ListSchedules',
+                request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ListSchedulesResponse.FromString,
+                _registered_method=True)
+        self.DeleteSchedule = channel.unary_unary(
+                '/orginabox.queue.v1.QueueService/DeleteSchedule',
+                request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.DeleteScheduleRequest.SerializeToString,
+                response_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.DeleteScheduleResponse.FromString,
+                _registered_method=True)
         self.Work = channel.stream_stream(
                 '/orginabox.queue.v1.QueueService/Work',
                 request_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.WorkRequest.SerializeToString,
@@ -76,6 +121,23 @@ class QueueServiceServicer:
     def EnqueueJob(self, request, context):
         """Put a job in. The answer comes after the commit. A repeated idempotency key answers with the first job.
         Refusals: IDEMPOTENCY_KEY_REUSED when the key stands for a job with another kind, key or payload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnqueueJobs(self, request, context):
+        """Put many jobs in, with one commit. The answers stand in the order of the jobs. One that is refused refuses all.
+        Refusals: IDEMPOTENCY_KEY_REUSED, JOB_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamJobs(self, request_iterator, context):
+        """Put a stream of jobs in, as many as there are. The answer comes when the stream has ended and all of them are on disk.
+        A stream that was cut can be sent again from its first job: idempotency keys are its cursor.
+        Refusals: IDEMPOTENCY_KEY_REUSED, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +176,58 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseQueue(self, request, context):
+        """Stop handing out jobs of a kind. Jobs still go in, and those that run go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeQueue(self, request, context):
+        """Hand out the jobs of a kind again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQueueStats(self, request, context):
+        """Tell how the queue stands, kind by kind.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTenantShare(self, request, context):
+        """Set a tenant's share of the queue and how many of its jobs may run at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutSchedule(self, request, context):
+        """Make a schedule, or change the one with the same name: a job is enqueued at every tick of its cron expression, once,
+        however many replicas run.
+        Refusals: INVALID_ARGUMENT when expression or time zone cannot be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """List the schedules of a tenant by name.
+        Refusals: PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSchedule(self, request, context):
+        """Remove a schedule. Jobs that it has enqueued stay. Removing one that is not there changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Work(self, request_iterator, context):
         """Take work. The worker says who it is, then grants credit; the queue pushes one leased job per credit; the worker
         settles each with its lease token. When the stream closes, for whatever reason, its leases end at once and the jobs go
@@ -131,6 +245,16 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.EnqueueJob,
                     request_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobRequest.FromString,
                     response_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobResponse.SerializeToString,
+            ),
+            'EnqueueJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnqueueJobs,
+                    request_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobsRequest.FromString,
+                    response_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobsResponse.SerializeToString,
+            ),
+            'StreamJobs': grpc.stream_unary_rpc_method_handler(
+                    servicer.StreamJobs,
+                    request_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.StreamJobsRequest.FromString,
+                    response_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.StreamJobsResponse.SerializeToString,
             ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
@@ -151,6 +275,41 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.RetryJob,
                     request_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.RetryJobRequest.FromString,
                     response_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.RetryJobResponse.SerializeToString,
+            ),
+            'PauseQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseQueue,
+                    request_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PauseQueueRequest.FromString,
+                    response_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PauseQueueResponse.SerializeToString,
+            ),
+            'ResumeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeQueue,
+                    request_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ResumeQueueRequest.FromString,
+                    response_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ResumeQueueResponse.SerializeToString,
+            ),
+            'GetQueueStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQueueStats,
+                    request_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.GetQueueStatsRequest.FromString,
+                    response_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.GetQueueStatsResponse.SerializeToString,
+            ),
+            'SetTenantShare': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTenantShare,
+                    request_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.SetTenantShareRequest.FromString,
+                    response_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.SetTenantShareResponse.SerializeToString,
+            ),
+            'PutSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutSchedule,
+                    request_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PutScheduleRequest.FromString,
+                    response_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PutScheduleResponse.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'DeleteSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSchedule,
+                    request_deserializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.DeleteScheduleRequest.FromString,
+                    response_serializer=orginabox_dot_queue_dot_v1_dot_queue__service__pb2.DeleteScheduleResponse.SerializeToString,
             ),
             'Work': grpc.stream_stream_rpc_method_handler(
                     servicer.Work,
@@ -187,6 +346,60 @@ class QueueService:
             '/orginabox.queue.v1.QueueService/EnqueueJob',
             orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobRequest.SerializeToString,
             orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnqueueJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.queue.v1.QueueService/EnqueueJobs',
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobsRequest.SerializeToString,
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.EnqueueJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamJobs(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/orginabox.queue.v1.QueueService/StreamJobs',
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.StreamJobsRequest.SerializeToString,
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.StreamJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -295,6 +508,195 @@ class QueueService:
             '/orginabox.queue.v1.QueueService/RetryJob',
             orginabox_dot_queue_dot_v1_dot_queue__service__pb2.RetryJobRequest.SerializeToString,
             orginabox_dot_queue_dot_v1_dot_queue__service__pb2.RetryJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.queue.v1.QueueService/PauseQueue',
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PauseQueueRequest.SerializeToString,
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PauseQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.queue.v1.QueueService/ResumeQueue',
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ResumeQueueRequest.SerializeToString,
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ResumeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQueueStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.queue.v1.QueueService/GetQueueStats',
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.GetQueueStatsRequest.SerializeToString,
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.GetQueueStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTenantShare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.queue.v1.QueueService/SetTenantShare',
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.SetTenantShareRequest.SerializeToString,
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.SetTenantShareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.queue.v1.QueueService/PutSchedule',
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PutScheduleRequest.SerializeToString,
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.PutScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.queue.v1.QueueService/ListSchedules',
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ListSchedulesRequest.SerializeToString,
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.ListSchedulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.queue.v1.QueueService/DeleteSchedule',
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.DeleteScheduleRequest.SerializeToString,
+            orginabox_dot_queue_dot_v1_dot_queue__service__pb2.DeleteScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,15 @@ class QueueServiceStub:
     """Put a job in. The answer comes after the commit. A repeated idempotency key answers with the first job.
     Refusals: IDEMPOTENCY_KEY_REUSED when the key stands for a job with another kind, key or payload.
     """
+    EnqueueJobs: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.EnqueueJobsRequest, _queue_service_pb2.EnqueueJobsResponse]
+    """Put many jobs in, with one commit. The answers stand in the order of the jobs. One that is refused refuses all.
+    Refusals: IDEMPOTENCY_KEY_REUSED, JOB_NOT_FOUND.
+    """
+    StreamJobs: _aio.StreamUnaryMultiCallable[_queue_service_pb2.StreamJobsRequest, _queue_service_pb2.StreamJobsResponse]
+    """Put a stream of jobs in, as many as there are. The answer comes when the stream has ended and all of them are on disk.
+    A stream that was cut can be sent again from its first job: idempotency keys are its cursor.
+    Refusals: IDEMPOTENCY_KEY_REUSED, JOB_NOT_FOUND.
+    """
     GetJob: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.GetJobRequest, _queue_service_pb2.GetJobResponse]
     """Read one job.
     Refusals: JOB_NOT_FOUND.
@@ -39,6 +48,25 @@ class QueueServiceStub:
     """Give a dead job all its attempts again.
     Refusals: JOB_NOT_FOUND; JOB_STATE when it is not dead.
     """
+    PauseQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.PauseQueueRequest, _queue_service_pb2.PauseQueueResponse]
+    """Stop handing out jobs of a kind. Jobs still go in, and those that run go on."""
+    ResumeQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeQueueRequest, _queue_service_pb2.ResumeQueueResponse]
+    """Hand out the jobs of a kind again."""
+    GetQueueStats: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.GetQueueStatsRequest, _queue_service_pb2.GetQueueStatsResponse]
+    """Tell how the queue stands, kind by kind."""
+    SetTenantShare: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.SetTenantShareRequest, _queue_service_pb2.SetTenantShareResponse]
+    """Set a tenant's share of the queue and how many of its jobs may run at once."""
+    PutSchedule: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.PutScheduleRequest, _queue_service_pb2.PutScheduleResponse]
+    """Make a schedule, or change the one with the same name: a job is enqueued at every tick of its cron expression, once,
+    however many replicas run.
+    Refusals: INVALID_ARGUMENT when expression or time zone cannot be read.
+    """
+    ListSchedules: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ListSchedulesRequest, _queue_service_pb2.ListSchedulesResponse]
+    """List the schedules of a tenant by name.
+    Refusals: PAGE_TOKEN_INVALID.
+    """
+    DeleteSchedule: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.DeleteScheduleRequest, _queue_service_pb2.DeleteScheduleResponse]
+    """Remove a schedule. Jobs that it has enqueued stay. Removing one that is not there changes nothing."""
     Work: _aio.StreamStreamMultiCallable[_queue_service_pb2.WorkRequest, _queue_service_pb2.WorkResponse]
     """Take work. The worker says who it is, then grants credit; the queue pushes one leased job per credit; the worker
     settles each with its lease token. When the stream closes, for whatever reason, its leases end at once and the jobs go
@@ -59,6 +87,27 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_queue_service_pb2.EnqueueJobResponse]:
         """Put a job in. The answer comes after the commit. A repeated idempotency key answers with the first job.
         Refusals: IDEMPOTENCY_KEY_REUSED when the key stands for a job with another kind, key or payload.
+        """
+
+    @_abc_1.abstractmethod
+    def EnqueueJobs(
+        self,
+        request: _queue_service_pb2.EnqueueJobsRequest,
+        context: _aio.ServicerContext[_queue_service_pb2.EnqueueJobsRequest, _abc.Awaitable[_queue_service_pb2.EnqueueJobsResponse]],
+    ) -> _abc.Awaitable[_queue_service_pb2.EnqueueJobsResponse]:
+        """Put many jobs in, with one commit. The answers stand in the order of the jobs. One that is refused refuses all.
+        Refusals: IDEMPOTENCY_KEY_REUSED, JOB_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamJobs(
+        self,
+        request_iterator: _abc.AsyncIterator[_queue_service_pb2.StreamJobsRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_queue_service_pb2.StreamJobsRequest], _abc.Awaitable[_queue_service_pb2.StreamJobsResponse]],
+    ) -> _abc.Awaitable[_queue_service_pb2.StreamJobsResponse]:
+        """Put a stream of jobs in, as many as there are. The answer comes when the stream has ended and all of them are on disk.
+        A stream that was cut can be sent again from its first job: idempotency keys are its cursor.
+        Refusals: IDEMPOTENCY_KEY_REUSED, JOB_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -101,6 +150,67 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         """Give a dead job all its attempts again.
         Refusals: JOB_NOT_FOUND; JOB_STATE when it is not dead.
         """
+
+    @_abc_1.abstractmethod
+    def PauseQueue(
+        self,
+        request: _queue_service_pb2.PauseQueueRequest,
+        context: _aio.ServicerContext[_queue_service_pb2.PauseQueueRequest, _abc.Awaitable[_queue_service_pb2.PauseQueueResponse]],
+    ) -> _abc.Awaitable[_queue_service_pb2.PauseQueueResponse]:
+        """Stop handing out jobs of a kind. Jobs still go in, and those that run go on."""
+
+    @_abc_1.abstractmethod
+    def ResumeQueue(
+        self,
+        request: _queue_service_pb2.ResumeQueueRequest,
+        context: _aio.ServicerContext[_queue_service_pb2.ResumeQueueRequest, _abc.Awaitable[_queue_service_pb2.ResumeQueueResponse]],
+    ) -> _abc.Awaitable[_queue_service_pb2.ResumeQueueResponse]:
+        """Hand out the jobs of a kind again."""
+
+    @_abc_1.abstractmethod
+    def GetQueueStats(
+        self,
+        request: _queue_service_pb2.GetQueueStatsRequest,
+        context: _aio.ServicerContext[_queue_service_pb2.GetQueueStatsRequest, _abc.Awaitable[_queue_service_pb2.GetQueueStatsResponse]],
+    ) -> _abc.Awaitable[_queue_service_pb2.GetQueueStatsResponse]:
+        """Tell how the queue stands, kind by kind."""
+
+    @_abc_1.abstractmethod
+    def SetTenantShare(
+        self,
+        request: _queue_service_pb2.SetTenantShareRequest,
+        context: _aio.ServicerContext[_queue_service_pb2.SetTenantShareRequest, _abc.Awaitable[_queue_service_pb2.SetTenantShareResponse]],
+    ) -> _abc.Awaitable[_queue_service_pb2.SetTenantShareResponse]:
+        """Set a tenant's share of the queue and how many of its jobs may run at once."""
+
+    @_abc_1.abstractmethod
+    def PutSchedule(
+        self,
+        request: _queue_service_pb2.PutScheduleRequest,
+        context: _aio.ServicerContext[_queue_service_pb2.PutScheduleRequest, _abc.Awaitable[_queue_service_pb2.PutScheduleResponse]],
+    ) -> _abc.Awaitable[_queue_service_pb2.PutScheduleResponse]:
+        """Make a schedule, or change the one with the same name: a job is enqueued at every tick of its cron expression, once,
+        however many replicas run.
+        Refusals: INVALID_ARGUMENT when expression or time zone cannot be read.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSchedules(
+        self,
+        request: _queue_service_pb2.ListSchedulesRequest,
+        context: _aio.ServicerContext[_queue_service_pb2.ListSchedulesRequest, _abc.Awaitable[_queue_service_pb2.ListSchedulesResponse]],
+    ) -> _abc.Awaitable[_queue_service_pb2.ListSchedulesResponse]:
+        """List the schedules of a tenant by name.
+        Refusals: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteSchedule(
+        self,
+        request: _queue_service_pb2.DeleteScheduleRequest,
+        context: _aio.ServicerContext[_queue_service_pb2.DeleteScheduleRequest, _abc.Awaitable[_queue_service_pb2.DeleteScheduleResponse]],
+    ) -> _abc.Awaitable[_queue_service_pb2.DeleteScheduleResponse]:
+        """Remove a schedule. Jobs that it has enqueued stay. Removing one that is not there changes nothing."""
 
     @_abc_1.abstractmethod
     def Work(

@@ -343,6 +343,53 @@ class AbortTurnResponse(_message.Message):
 Global___AbortTurnResponse: _TypeAlias = AbortTurnResponse  # noqa: Y015
 
 @_typing.final
+class SteerTurnRequest(_message.Message):
+    """Something to say into a run. Repeating it with the same id says it once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    turn_id: _builtins.str
+    """The turn."""
+    request_id: _builtins.str
+    """Names what is said, so that a repeat says nothing twice."""
+    text: _builtins.str
+    """What to say."""
+    def __init__(
+        self,
+        *,
+        turn_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "text", b"text", "turn_id", b"turn_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerTurnRequest: _TypeAlias = SteerTurnRequest  # noqa: Y015
+
+@_typing.final
+class SteerTurnResponse(_message.Message):
+    """The agent has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerTurnResponse: _TypeAlias = SteerTurnResponse  # noqa: Y015
+
+@_typing.final
 class ReplyPermissionRequest(_message.Message):
     """An answer to a permission."""
 

@@ -65,6 +65,11 @@ class SandboxServiceStub:
                 request_serializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.AbortTurnRequest.SerializeToString,
                 response_deserializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.AbortTurnResponse.FromString,
                 _registered_method=True)
+        self.SteerTurn = channel.unary_unary(
+                '/orginabox.sandbox.v1.SandboxService/SteerTurn',
+                request_serializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.SteerTurnRequest.SerializeToString,
+                response_deserializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.SteerTurnResponse.FromString,
+                _registered_method=True)
         self.ReplyPermission = channel.unary_unary(
                 '/orginabox.sandbox.v1.SandboxService/ReplyPermission',
                 request_serializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ReplyPermissionRequest.SerializeToString,
@@ -128,6 +133,14 @@ class SandboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SteerTurn(self, request, context):
+        """Say something into a run. The agent reads it at its next step.
+        Refusals: RUN_LOST when no such run is known; TURN_ENDED when it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReplyPermission(self, request, context):
         """Answer a permission that a run waits for.
         Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more).
@@ -168,6 +181,11 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.AbortTurn,
                     request_deserializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.AbortTurnRequest.FromString,
                     response_serializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.AbortTurnResponse.SerializeToString,
+            ),
+            'SteerTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.SteerTurn,
+                    request_deserializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.SteerTurnRequest.FromString,
+                    response_serializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.SteerTurnResponse.SerializeToString,
             ),
             'ReplyPermission': grpc.unary_unary_rpc_method_handler(
                     servicer.ReplyPermission,
@@ -338,6 +356,33 @@ class SandboxService:
             '/orginabox.sandbox.v1.SandboxService/AbortTurn',
             orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.AbortTurnRequest.SerializeToString,
             orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.AbortTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SteerTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.sandbox.v1.SandboxService/SteerTurn',
+            orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.SteerTurnRequest.SerializeToString,
+            orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.SteerTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

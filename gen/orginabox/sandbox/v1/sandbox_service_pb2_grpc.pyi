@@ -44,6 +44,10 @@ class SandboxServiceStub:
     """Stop a run. Its stream ends with an `aborted` event. Aborting a run that has ended changes nothing.
     Refusals: RUN_LOST when no such run is known.
     """
+    SteerTurn: _aio.UnaryUnaryMultiCallable[_sandbox_service_pb2.SteerTurnRequest, _sandbox_service_pb2.SteerTurnResponse]
+    """Say something into a run. The agent reads it at its next step.
+    Refusals: RUN_LOST when no such run is known; TURN_ENDED when it has ended.
+    """
     ReplyPermission: _aio.UnaryUnaryMultiCallable[_sandbox_service_pb2.ReplyPermissionRequest, _sandbox_service_pb2.ReplyPermissionResponse]
     """Answer a permission that a run waits for.
     Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more).
@@ -114,6 +118,16 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_sandbox_service_pb2.AbortTurnResponse]:
         """Stop a run. Its stream ends with an `aborted` event. Aborting a run that has ended changes nothing.
         Refusals: RUN_LOST when no such run is known.
+        """
+
+    @_abc_1.abstractmethod
+    def SteerTurn(
+        self,
+        request: _sandbox_service_pb2.SteerTurnRequest,
+        context: _aio.ServicerContext[_sandbox_service_pb2.SteerTurnRequest, _abc.Awaitable[_sandbox_service_pb2.SteerTurnResponse]],
+    ) -> _abc.Awaitable[_sandbox_service_pb2.SteerTurnResponse]:
+        """Say something into a run. The agent reads it at its next step.
+        Refusals: RUN_LOST when no such run is known; TURN_ENDED when it has ended.
         """
 
     @_abc_1.abstractmethod

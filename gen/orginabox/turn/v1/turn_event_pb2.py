@@ -28,53 +28,59 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from orginabox.errors.v1 import error_reason_pb2 as orginabox_dot_errors_dot_v1_dot_error__reason__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"orginabox/turn/v1/turn_event.proto\x12\x11orginabox.turn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&orginabox/errors/v1/error_reason.proto\"\xf7\t\n\tTurnEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12:\n\x07started\x18\x04 \x01(\x0b\x32\x1e.orginabox.turn.v1.TurnStartedH\x00R\x07started\x12=\n\ntext_delta\x18\x05 \x01(\x0b\x32\x1c.orginabox.turn.v1.TextDeltaH\x00R\ttextDelta\x12L\n\x0freasoning_delta\x18\x06 \x01(\x0b\x32!.orginabox.turn.v1.ReasoningDeltaH\x00R\x0ereasoningDelta\x12\x43\n\x0ctool_started\x18\x07 \x01(\x0b\x32\x1e.orginabox.turn.v1.ToolStartedH\x00R\x0btoolStarted\x12@\n\x0btool_output\x18\x08 \x01(\x0b\x32\x1d.orginabox.turn.v1.ToolOutputH\x00R\ntoolOutput\x12\x46\n\rtool_finished\x18\t \x01(\x0b\x32\x1f.orginabox.turn.v1.ToolFinishedH\x00R\x0ctoolFinished\x12O\n\x10permission_asked\x18\n \x01(\x0b\x32\".orginabox.turn.v1.PermissionAskedH\x00R\x0fpermissionAsked\x12U\n\x12permission_replied\x18\x0b \x01(\x0b\x32$.orginabox.turn.v1.PermissionRepliedH\x00R\x11permissionReplied\x12\x43\n\x0ctodo_updated\x18\x0c \x01(\x0b\x32\x1e.orginabox.turn.v1.TodoUpdatedH\x00R\x0btodoUpdated\x12@\n\x0b\x66ile_edited\x18\r \x01(\x0b\x32\x1d.orginabox.turn.v1.FileEditedH\x00R\nfileEdited\x12\x30\n\x05usage\x18\x0e \x01(\x0b\x32\x18.orginabox.turn.v1.UsageH\x00R\x05usage\x12\x39\n\x08retrying\x18\x0f \x01(\x0b\x32\x1b.orginabox.turn.v1.RetryingH\x00R\x08retrying\x12?\n\ncheckpoint\x18\x10 \x01(\x0b\x32\x1d.orginabox.turn.v1.CheckpointH\x00R\ncheckpoint\x12@\n\tcompleted\x18\x11 \x01(\x0b\x32 .orginabox.turn.v1.TurnCompletedH\x00R\tcompleted\x12\x37\n\x06\x66\x61iled\x18\x12 \x01(\x0b\x32\x1d.orginabox.turn.v1.TurnFailedH\x00R\x06\x66\x61iled\x12:\n\x07\x61\x62orted\x18\x13 \x01(\x0b\x32\x1e.orginabox.turn.v1.TurnAbortedH\x00R\x07\x61\x62orted\x12\x43\n\x0cparts_voided\x18\x14 \x01(\x0b\x32\x1e.orginabox.turn.v1.PartsVoidedH\x00R\x0bpartsVoidedB\x07\n\x05\x65vent\"I\n\x0bTurnStarted\x12\x1f\n\x0bprovider_id\x18\x01 \x01(\tR\nproviderId\x12\x19\n\x08model_id\x18\x02 \x01(\tR\x07modelId\"8\n\tTextDelta\x12\x17\n\x07part_id\x18\x01 \x01(\tR\x06partId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"=\n\x0eReasoningDelta\x12\x17\n\x07part_id\x18\x01 \x01(\tR\x06partId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\x7f\n\x0bToolStarted\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\tR\x06\x63\x61llId\x12\x12\n\x04tool\x18\x02 \x01(\tR\x04tool\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12-\n\x05input\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x05input\"9\n\nToolOutput\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\tR\x06\x63\x61llId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\xf0\x01\n\x0cToolFinished\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\tR\x06\x63\x61llId\x12\x12\n\x04tool\x18\x02 \x01(\tR\x04tool\x12\x38\n\x07outcome\x18\x03 \x01(\x0e\x32\x1e.orginabox.turn.v1.ToolOutcomeR\x07outcome\x12\x14\n\x05title\x18\x04 \x01(\tR\x05title\x12\x16\n\x06output\x18\x05 \x01(\tR\x06output\x12\x14\n\x05\x65rror\x18\x06 \x01(\tR\x05\x65rror\x12\x35\n\x08\x64uration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"\xde\x01\n\x0fPermissionAsked\x12#\n\rpermission_id\x18\x01 \x01(\tR\x0cpermissionId\x12\x1e\n\npermission\x18\x02 \x01(\tR\npermission\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12\x1a\n\x08patterns\x18\x04 \x03(\tR\x08patterns\x12\'\n\x0f\x61lways_patterns\x18\x05 \x03(\tR\x0e\x61lwaysPatterns\x12\x12\n\x04\x64iff\x18\x06 \x01(\tR\x04\x64iff\x12\x17\n\x07\x63\x61ll_id\x18\x07 \x01(\tR\x06\x63\x61llId\"r\n\x11PermissionReplied\x12#\n\rpermission_id\x18\x01 \x01(\tR\x0cpermissionId\x12\x38\n\x05reply\x18\x02 \x01(\x0e\x32\".orginabox.turn.v1.PermissionReplyR\x05reply\"@\n\x0bTodoUpdated\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\x1b.orginabox.turn.v1.TodoItemR\x05items\"X\n\x08TodoItem\x12\x18\n\x07\x63ontent\x18\x01 \x01(\tR\x07\x63ontent\x12\x16\n\x06status\x18\x02 \x01(\tR\x06status\x12\x1a\n\x08priority\x18\x03 \x01(\tR\x08priority\" \n\nFileEdited\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\"\xfa\x01\n\x05Usage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\x12)\n\x10reasoning_tokens\x18\x03 \x01(\x03R\x0freasoningTokens\x12*\n\x11\x63\x61\x63he_read_tokens\x18\x04 \x01(\x03R\x0f\x63\x61\x63heReadTokens\x12,\n\x12\x63\x61\x63he_write_tokens\x18\x05 \x01(\x03R\x10\x63\x61\x63heWriteTokens\x12$\n\x0e\x63ost_micro_usd\x18\x06 \x01(\x03R\x0c\x63ostMicroUsd\"w\n\x08Retrying\x12\x18\n\x07\x61ttempt\x18\x01 \x01(\x05R\x07\x61ttempt\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x37\n\tnext_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08nextTime\"(\n\x0bPartsVoided\x12\x19\n\x08part_ids\x18\x01 \x03(\tR\x07partIds\"\x0c\n\nCheckpoint\"\x0f\n\rTurnCompleted\"`\n\nTurnFailed\x12\x38\n\x06reason\x18\x01 \x01(\x0e\x32 .orginabox.errors.v1.ErrorReasonR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\r\n\x0bTurnAborted*_\n\x0bToolOutcome\x12\x1c\n\x18TOOL_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16TOOL_OUTCOME_COMPLETED\x10\x01\x12\x16\n\x12TOOL_OUTCOME_ERROR\x10\x02*\x88\x01\n\x0fPermissionReply\x12 \n\x1cPERMISSION_REPLY_UNSPECIFIED\x10\x00\x12\x19\n\x15PERMISSION_REPLY_ONCE\x10\x01\x12\x1b\n\x17PERMISSION_REPLY_ALWAYS\x10\x02\x12\x1b\n\x17PERMISSION_REPLY_REJECT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"orginabox/turn/v1/turn_event.proto\x12\x11orginabox.turn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&orginabox/errors/v1/error_reason.proto\"\xd9\x0b\n\tTurnEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12:\n\x07started\x18\x04 \x01(\x0b\x32\x1e.orginabox.turn.v1.TurnStartedH\x00R\x07started\x12=\n\ntext_delta\x18\x05 \x01(\x0b\x32\x1c.orginabox.turn.v1.TextDeltaH\x00R\ttextDelta\x12L\n\x0freasoning_delta\x18\x06 \x01(\x0b\x32!.orginabox.turn.v1.ReasoningDeltaH\x00R\x0ereasoningDelta\x12\x43\n\x0ctool_started\x18\x07 \x01(\x0b\x32\x1e.orginabox.turn.v1.ToolStartedH\x00R\x0btoolStarted\x12@\n\x0btool_output\x18\x08 \x01(\x0b\x32\x1d.orginabox.turn.v1.ToolOutputH\x00R\ntoolOutput\x12\x46\n\rtool_finished\x18\t \x01(\x0b\x32\x1f.orginabox.turn.v1.ToolFinishedH\x00R\x0ctoolFinished\x12O\n\x10permission_asked\x18\n \x01(\x0b\x32\".orginabox.turn.v1.PermissionAskedH\x00R\x0fpermissionAsked\x12U\n\x12permission_replied\x18\x0b \x01(\x0b\x32$.orginabox.turn.v1.PermissionRepliedH\x00R\x11permissionReplied\x12\x43\n\x0ctodo_updated\x18\x0c \x01(\x0b\x32\x1e.orginabox.turn.v1.TodoUpdatedH\x00R\x0btodoUpdated\x12@\n\x0b\x66ile_edited\x18\r \x01(\x0b\x32\x1d.orginabox.turn.v1.FileEditedH\x00R\nfileEdited\x12\x30\n\x05usage\x18\x0e \x01(\x0b\x32\x18.orginabox.turn.v1.UsageH\x00R\x05usage\x12\x39\n\x08retrying\x18\x0f \x01(\x0b\x32\x1b.orginabox.turn.v1.RetryingH\x00R\x08retrying\x12?\n\ncheckpoint\x18\x10 \x01(\x0b\x32\x1d.orginabox.turn.v1.CheckpointH\x00R\ncheckpoint\x12@\n\tcompleted\x18\x11 \x01(\x0b\x32 .orginabox.turn.v1.TurnCompletedH\x00R\tcompleted\x12\x37\n\x06\x66\x61iled\x18\x12 \x01(\x0b\x32\x1d.orginabox.turn.v1.TurnFailedH\x00R\x06\x66\x61iled\x12:\n\x07\x61\x62orted\x18\x13 \x01(\x0b\x32\x1e.orginabox.turn.v1.TurnAbortedH\x00R\x07\x61\x62orted\x12\x43\n\x0cparts_voided\x18\x14 \x01(\x0b\x32\x1e.orginabox.turn.v1.PartsVoidedH\x00R\x0bpartsVoided\x12\x43\n\x0cuser_steered\x18\x15 \x01(\x0b\x32\x1e.orginabox.turn.v1.UserSteeredH\x00R\x0buserSteered\x12\x44\n\rwrap_up_asked\x18\x16 \x01(\x0b\x32\x1e.orginabox.turn.v1.WrapUpAskedH\x00R\x0bwrapUpAsked\x12U\n\x12permission_expired\x18\x17 \x01(\x0b\x32$.orginabox.turn.v1.PermissionExpiredH\x00R\x11permissionExpiredB\x07\n\x05\x65vent\"I\n\x0bTurnStarted\x12\x1f\n\x0bprovider_id\x18\x01 \x01(\tR\nproviderId\x12\x19\n\x08model_id\x18\x02 \x01(\tR\x07modelId\"8\n\tTextDelta\x12\x17\n\x07part_id\x18\x01 \x01(\tR\x06partId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"=\n\x0eReasoningDelta\x12\x17\n\x07part_id\x18\x01 \x01(\tR\x06partId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\x7f\n\x0bToolStarted\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\tR\x06\x63\x61llId\x12\x12\n\x04tool\x18\x02 \x01(\tR\x04tool\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12-\n\x05input\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x05input\"9\n\nToolOutput\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\tR\x06\x63\x61llId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\xf0\x01\n\x0cToolFinished\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\tR\x06\x63\x61llId\x12\x12\n\x04tool\x18\x02 \x01(\tR\x04tool\x12\x38\n\x07outcome\x18\x03 \x01(\x0e\x32\x1e.orginabox.turn.v1.ToolOutcomeR\x07outcome\x12\x14\n\x05title\x18\x04 \x01(\tR\x05title\x12\x16\n\x06output\x18\x05 \x01(\tR\x06output\x12\x14\n\x05\x65rror\x18\x06 \x01(\tR\x05\x65rror\x12\x35\n\x08\x64uration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"\xde\x01\n\x0fPermissionAsked\x12#\n\rpermission_id\x18\x01 \x01(\tR\x0cpermissionId\x12\x1e\n\npermission\x18\x02 \x01(\tR\npermission\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12\x1a\n\x08patterns\x18\x04 \x03(\tR\x08patterns\x12\'\n\x0f\x61lways_patterns\x18\x05 \x03(\tR\x0e\x61lwaysPatterns\x12\x12\n\x04\x64iff\x18\x06 \x01(\tR\x04\x64iff\x12\x17\n\x07\x63\x61ll_id\x18\x07 \x01(\tR\x06\x63\x61llId\"r\n\x11PermissionReplied\x12#\n\rpermission_id\x18\x01 \x01(\tR\x0cpermissionId\x12\x38\n\x05reply\x18\x02 \x01(\x0e\x32\".orginabox.turn.v1.PermissionReplyR\x05reply\"@\n\x0bTodoUpdated\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\x1b.orginabox.turn.v1.TodoItemR\x05items\"X\n\x08TodoItem\x12\x18\n\x07\x63ontent\x18\x01 \x01(\tR\x07\x63ontent\x12\x16\n\x06status\x18\x02 \x01(\tR\x06status\x12\x1a\n\x08priority\x18\x03 \x01(\tR\x08priority\" \n\nFileEdited\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\"\xfa\x01\n\x05Usage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\x12)\n\x10reasoning_tokens\x18\x03 \x01(\x03R\x0freasoningTokens\x12*\n\x11\x63\x61\x63he_read_tokens\x18\x04 \x01(\x03R\x0f\x63\x61\x63heReadTokens\x12,\n\x12\x63\x61\x63he_write_tokens\x18\x05 \x01(\x03R\x10\x63\x61\x63heWriteTokens\x12$\n\x0e\x63ost_micro_usd\x18\x06 \x01(\x03R\x0c\x63ostMicroUsd\"w\n\x08Retrying\x12\x18\n\x07\x61ttempt\x18\x01 \x01(\x05R\x07\x61ttempt\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x37\n\tnext_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08nextTime\"(\n\x0bPartsVoided\x12\x19\n\x08part_ids\x18\x01 \x03(\tR\x07partIds\"!\n\x0bUserSteered\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\"Q\n\x0bWrapUpAsked\x12\x42\n\x0fhard_limit_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rhardLimitTime\"8\n\x11PermissionExpired\x12#\n\rpermission_id\x18\x01 \x01(\tR\x0cpermissionId\"\x0c\n\nCheckpoint\"\x0f\n\rTurnCompleted\"`\n\nTurnFailed\x12\x38\n\x06reason\x18\x01 \x01(\x0e\x32 .orginabox.errors.v1.ErrorReasonR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\r\n\x0bTurnAborted*_\n\x0bToolOutcome\x12\x1c\n\x18TOOL_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16TOOL_OUTCOME_COMPLETED\x10\x01\x12\x16\n\x12TOOL_OUTCOME_ERROR\x10\x02*\x88\x01\n\x0fPermissionReply\x12 \n\x1cPERMISSION_REPLY_UNSPECIFIED\x10\x00\x12\x19\n\x15PERMISSION_REPLY_ONCE\x10\x01\x12\x1b\n\x17PERMISSION_REPLY_ALWAYS\x10\x02\x12\x1b\n\x17PERMISSION_REPLY_REJECT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orginabox.turn.v1.turn_event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOOLOUTCOME']._serialized_start=3184
-  _globals['_TOOLOUTCOME']._serialized_end=3279
-  _globals['_PERMISSIONREPLY']._serialized_start=3282
-  _globals['_PERMISSIONREPLY']._serialized_end=3418
+  _globals['_TOOLOUTCOME']._serialized_start=3586
+  _globals['_TOOLOUTCOME']._serialized_end=3681
+  _globals['_PERMISSIONREPLY']._serialized_start=3684
+  _globals['_PERMISSIONREPLY']._serialized_end=3820
   _globals['_TURNEVENT']._serialized_start=193
-  _globals['_TURNEVENT']._serialized_end=1464
-  _globals['_TURNSTARTED']._serialized_start=1466
-  _globals['_TURNSTARTED']._serialized_end=1539
-  _globals['_TEXTDELTA']._serialized_start=1541
-  _globals['_TEXTDELTA']._serialized_end=1597
-  _globals['_REASONINGDELTA']._serialized_start=1599
-  _globals['_REASONINGDELTA']._serialized_end=1660
-  _globals['_TOOLSTARTED']._serialized_start=1662
-  _globals['_TOOLSTARTED']._serialized_end=1789
-  _globals['_TOOLOUTPUT']._serialized_start=1791
-  _globals['_TOOLOUTPUT']._serialized_end=1848
-  _globals['_TOOLFINISHED']._serialized_start=1851
-  _globals['_TOOLFINISHED']._serialized_end=2091
-  _globals['_PERMISSIONASKED']._serialized_start=2094
-  _globals['_PERMISSIONASKED']._serialized_end=2316
-  _globals['_PERMISSIONREPLIED']._serialized_start=2318
-  _globals['_PERMISSIONREPLIED']._serialized_end=2432
-  _globals['_TODOUPDATED']._serialized_start=2434
-  _globals['_TODOUPDATED']._serialized_end=2498
-  _globals['_TODOITEM']._serialized_start=2500
-  _globals['_TODOITEM']._serialized_end=2588
-  _globals['_FILEEDITED']._serialized_start=2590
-  _globals['_FILEEDITED']._serialized_end=2622
-  _globals['_USAGE']._serialized_start=2625
-  _globals['_USAGE']._serialized_end=2875
-  _globals['_RETRYING']._serialized_start=2877
-  _globals['_RETRYING']._serialized_end=2996
-  _globals['_PARTSVOIDED']._serialized_start=2998
-  _globals['_PARTSVOIDED']._serialized_end=3038
-  _globals['_CHECKPOINT']._serialized_start=3040
-  _globals['_CHECKPOINT']._serialized_end=3052
-  _globals['_TURNCOMPLETED']._serialized_start=3054
-  _globals['_TURNCOMPLETED']._serialized_end=3069
-  _globals['_TURNFAILED']._serialized_start=3071
-  _globals['_TURNFAILED']._serialized_end=3167
-  _globals['_TURNABORTED']._serialized_start=3169
-  _globals['_TURNABORTED']._serialized_end=3182
+  _globals['_TURNEVENT']._serialized_end=1690
+  _globals['_TURNSTARTED']._serialized_start=1692
+  _globals['_TURNSTARTED']._serialized_end=1765
+  _globals['_TEXTDELTA']._serialized_start=1767
+  _globals['_TEXTDELTA']._serialized_end=1823
+  _globals['_REASONINGDELTA']._serialized_start=1825
+  _globals['_REASONINGDELTA']._serialized_end=1886
+  _globals['_TOOLSTARTED']._serialized_start=1888
+  _globals['_TOOLSTARTED']._serialized_end=2015
+  _globals['_TOOLOUTPUT']._serialized_start=2017
+  _globals['_TOOLOUTPUT']._serialized_end=2074
+  _globals['_TOOLFINISHED']._serialized_start=2077
+  _globals['_TOOLFINISHED']._serialized_end=2317
+  _globals['_PERMISSIONASKED']._serialized_start=2320
+  _globals['_PERMISSIONASKED']._serialized_end=2542
+  _globals['_PERMISSIONREPLIED']._serialized_start=2544
+  _globals['_PERMISSIONREPLIED']._serialized_end=2658
+  _globals['_TODOUPDATED']._serialized_start=2660
+  _globals['_TODOUPDATED']._serialized_end=2724
+  _globals['_TODOITEM']._serialized_start=2726
+  _globals['_TODOITEM']._serialized_end=2814
+  _globals['_FILEEDITED']._serialized_start=2816
+  _globals['_FILEEDITED']._serialized_end=2848
+  _globals['_USAGE']._serialized_start=2851
+  _globals['_USAGE']._serialized_end=3101
+  _globals['_RETRYING']._serialized_start=3103
+  _globals['_RETRYING']._serialized_end=3222
+  _globals['_PARTSVOIDED']._serialized_start=3224
+  _globals['_PARTSVOIDED']._serialized_end=3264
+  _globals['_USERSTEERED']._serialized_start=3266
+  _globals['_USERSTEERED']._serialized_end=3299
+  _globals['_WRAPUPASKED']._serialized_start=3301
+  _globals['_WRAPUPASKED']._serialized_end=3382
+  _globals['_PERMISSIONEXPIRED']._serialized_start=3384
+  _globals['_PERMISSIONEXPIRED']._serialized_end=3440
+  _globals['_CHECKPOINT']._serialized_start=3442
+  _globals['_CHECKPOINT']._serialized_end=3454
+  _globals['_TURNCOMPLETED']._serialized_start=3456
+  _globals['_TURNCOMPLETED']._serialized_end=3471
+  _globals['_TURNFAILED']._serialized_start=3473
+  _globals['_TURNFAILED']._serialized_end=3569
+  _globals['_TURNABORTED']._serialized_start=3571
+  _globals['_TURNABORTED']._serialized_end=3584
 # @@protoc_insertion_point(module_scope)

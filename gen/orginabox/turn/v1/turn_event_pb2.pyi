@@ -103,6 +103,9 @@ class TurnEvent(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     ABORTED_FIELD_NUMBER: _builtins.int
     PARTS_VOIDED_FIELD_NUMBER: _builtins.int
+    USER_STEERED_FIELD_NUMBER: _builtins.int
+    WRAP_UP_ASKED_FIELD_NUMBER: _builtins.int
+    PERMISSION_EXPIRED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The place of the event in its turn, from 1. It is the resume cursor. A checkpoint repeats the number of the last
     event before it. This field stays the first on the wire: the edge reads the SSE `id:` from it.
@@ -181,6 +184,18 @@ class TurnEvent(_message.Message):
     def parts_voided(self) -> Global___PartsVoided:
         """What a failed model call had said is void: the call is made again, and says it anew in other parts."""
 
+    @_builtins.property
+    def user_steered(self) -> Global___UserSteered:
+        """The user said something into the running turn."""
+
+    @_builtins.property
+    def wrap_up_asked(self) -> Global___WrapUpAsked:
+        """The turn nears its limit in time: the agent was told to wrap up."""
+
+    @_builtins.property
+    def permission_expired(self) -> Global___PermissionExpired:
+        """Nobody answered a permission in time. Nobody has refused it."""
+
     def __init__(
         self,
         *,
@@ -204,12 +219,15 @@ class TurnEvent(_message.Message):
         failed: Global___TurnFailed | None = ...,
         aborted: Global___TurnAborted | None = ...,
         parts_voided: Global___PartsVoided | None = ...,
+        user_steered: Global___UserSteered | None = ...,
+        wrap_up_asked: Global___WrapUpAsked | None = ...,
+        permission_expired: Global___PermissionExpired | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "checkpoint", b"checkpoint", "completed", b"completed", "create_time", b"create_time", "event", b"event", "failed", b"failed", "file_edited", b"file_edited", "parts_voided", b"parts_voided", "permission_asked", b"permission_asked", "permission_replied", b"permission_replied", "reasoning_delta", b"reasoning_delta", "retrying", b"retrying", "started", b"started", "text_delta", b"text_delta", "todo_updated", b"todo_updated", "tool_finished", b"tool_finished", "tool_output", b"tool_output", "tool_started", b"tool_started", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "checkpoint", b"checkpoint", "completed", b"completed", "create_time", b"create_time", "event", b"event", "failed", b"failed", "file_edited", b"file_edited", "parts_voided", b"parts_voided", "permission_asked", b"permission_asked", "permission_expired", b"permission_expired", "permission_replied", b"permission_replied", "reasoning_delta", b"reasoning_delta", "retrying", b"retrying", "started", b"started", "text_delta", b"text_delta", "todo_updated", b"todo_updated", "tool_finished", b"tool_finished", "tool_output", b"tool_output", "tool_started", b"tool_started", "usage", b"usage", "user_steered", b"user_steered", "wrap_up_asked", b"wrap_up_asked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "checkpoint", b"checkpoint", "completed", b"completed", "create_time", b"create_time", "event", b"event", "failed", b"failed", "file_edited", b"file_edited", "parts_voided", b"parts_voided", "permission_asked", b"permission_asked", "permission_replied", b"permission_replied", "reasoning_delta", b"reasoning_delta", "retrying", b"retrying", "sequence", b"sequence", "started", b"started", "text_delta", b"text_delta", "todo_updated", b"todo_updated", "tool_finished", b"tool_finished", "tool_output", b"tool_output", "tool_started", b"tool_started", "turn_id", b"turn_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "checkpoint", b"checkpoint", "completed", b"completed", "create_time", b"create_time", "event", b"event", "failed", b"failed", "file_edited", b"file_edited", "parts_voided", b"parts_voided", "permission_asked", b"permission_asked", "permission_expired", b"permission_expired", "permission_replied", b"permission_replied", "reasoning_delta", b"reasoning_delta", "retrying", b"retrying", "sequence", b"sequence", "started", b"started", "text_delta", b"text_delta", "todo_updated", b"todo_updated", "tool_finished", b"tool_finished", "tool_output", b"tool_output", "tool_started", b"tool_started", "turn_id", b"turn_id", "usage", b"usage", "user_steered", b"user_steered", "wrap_up_asked", b"wrap_up_asked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text_delta", "reasoning_delta", "tool_started", "tool_output", "tool_finished", "permission_asked", "permission_replied", "todo_updated", "file_edited", "usage", "retrying", "checkpoint", "completed", "failed", "aborted", "parts_voided"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text_delta", "reasoning_delta", "tool_started", "tool_output", "tool_finished", "permission_asked", "permission_replied", "todo_updated", "file_edited", "usage", "retrying", "checkpoint", "completed", "failed", "aborted", "parts_voided", "user_steered", "wrap_up_asked", "permission_expired"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -652,6 +670,74 @@ class PartsVoided(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PartsVoided: _TypeAlias = PartsVoided  # noqa: Y015
+
+@_typing.final
+class UserSteered(_message.Message):
+    """The user said something into the running turn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """What was said."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserSteered: _TypeAlias = UserSteered  # noqa: Y015
+
+@_typing.final
+class WrapUpAsked(_message.Message):
+    """The turn nears its limit in time: the agent was told to wrap up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HARD_LIMIT_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hard_limit_time(self) -> _timestamp_pb2.Timestamp:
+        """When the turn is stopped if it has not ended."""
+
+    def __init__(
+        self,
+        *,
+        hard_limit_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hard_limit_time", b"hard_limit_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hard_limit_time", b"hard_limit_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WrapUpAsked: _TypeAlias = WrapUpAsked  # noqa: Y015
+
+@_typing.final
+class PermissionExpired(_message.Message):
+    """Nobody answered a permission in time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERMISSION_ID_FIELD_NUMBER: _builtins.int
+    permission_id: _builtins.str
+    """The permission."""
+    def __init__(
+        self,
+        *,
+        permission_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["permission_id", b"permission_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PermissionExpired: _TypeAlias = PermissionExpired  # noqa: Y015
 
 @_typing.final
 class Checkpoint(_message.Message):

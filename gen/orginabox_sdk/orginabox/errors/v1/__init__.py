@@ -144,6 +144,24 @@ class ErrorReason(betterproto2.Enum):
         { "reason": "ERROR_REASON_ATTEMPTS_EXHAUSTED", "domain": "orginabox.dev", "metadata": { "turnId": "0198..." } }
     """
 
+    TURN_STARTED = 29
+    """
+    The turn runs already, so what it says cannot be changed any more (FAILED_PRECONDITION).
+        { "reason": "ERROR_REASON_TURN_STARTED", "domain": "orginabox.dev", "metadata": { "turnId": "0198..." } }
+    """
+
+    TURN_TIME_EXCEEDED = 30
+    """
+    The turn took longer than its hard limit and was stopped (terminal event).
+        { "reason": "ERROR_REASON_TURN_TIME_EXCEEDED", "domain": "orginabox.dev", "metadata": { "limit": "3600s" } }
+    """
+
+    PERMISSION_TIMEOUT = 31
+    """
+    Nobody answered a permission in time, so the turn was stopped (terminal event). Nobody has refused it.
+        { "reason": "ERROR_REASON_PERMISSION_TIMEOUT", "domain": "orginabox.dev", "metadata": { "permissionId": "per_..." } }
+    """
+
     JOB_NOT_FOUND = 40
     """
     No job has this id (NOT_FOUND).
@@ -295,6 +313,9 @@ class ErrorReason(betterproto2.Enum):
             26: "ERROR_REASON_LEASE_LOST",
             27: "ERROR_REASON_SEQUENCE_GAP",
             28: "ERROR_REASON_ATTEMPTS_EXHAUSTED",
+            29: "ERROR_REASON_TURN_STARTED",
+            30: "ERROR_REASON_TURN_TIME_EXCEEDED",
+            31: "ERROR_REASON_PERMISSION_TIMEOUT",
             40: "ERROR_REASON_JOB_NOT_FOUND",
             41: "ERROR_REASON_IDEMPOTENCY_KEY_REUSED",
             42: "ERROR_REASON_JOB_STATE",
@@ -342,6 +363,9 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_LEASE_LOST": 26,
             "ERROR_REASON_SEQUENCE_GAP": 27,
             "ERROR_REASON_ATTEMPTS_EXHAUSTED": 28,
+            "ERROR_REASON_TURN_STARTED": 29,
+            "ERROR_REASON_TURN_TIME_EXCEEDED": 30,
+            "ERROR_REASON_PERMISSION_TIMEOUT": 31,
             "ERROR_REASON_JOB_NOT_FOUND": 40,
             "ERROR_REASON_IDEMPOTENCY_KEY_REUSED": 41,
             "ERROR_REASON_JOB_STATE": 42,

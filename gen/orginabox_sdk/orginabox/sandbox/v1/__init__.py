@@ -19,6 +19,8 @@ __all__ = (
     "Sandbox",
     "SandboxServiceStub",
     "SandboxState",
+    "SteerTurnRequest",
+    "SteerTurnResponse",
     "StopSandboxRequest",
     "StopSandboxResponse",
 )
@@ -382,6 +384,43 @@ default_message_pool.register_message("orginabox.sandbox.v1", "Sandbox", Sandbox
 
 
 @dataclass(eq=False, repr=False)
+class SteerTurnRequest(betterproto2.Message):
+    """
+    Something to say into a run. Repeating it with the same id says it once.
+    """
+
+    turn_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The turn.
+    """
+
+    request_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Names what is said, so that a repeat says nothing twice.
+    """
+
+    text: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    What to say.
+    """
+
+
+default_message_pool.register_message("orginabox.sandbox.v1", "SteerTurnRequest", SteerTurnRequest)
+
+
+@dataclass(eq=False, repr=False)
+class SteerTurnResponse(betterproto2.Message):
+    """
+    The agent has it.
+    """
+
+    pass
+
+
+default_message_pool.register_message("orginabox.sandbox.v1", "SteerTurnResponse", SteerTurnResponse)
+
+
+@dataclass(eq=False, repr=False)
 class StopSandboxRequest(betterproto2.Message):
     """
     Names a sandbox to stop.
@@ -553,6 +592,28 @@ class SandboxServiceStub(betterproto2_grpclib.ServiceStub):
             "/orginabox.sandbox.v1.SandboxService/AbortTurn",
             message,
             AbortTurnResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def steer_turn(
+        self,
+        message: "SteerTurnRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "SteerTurnResponse":
+        """
+        Say something into a run. The agent reads it at its next step.
+        Refusals: RUN_LOST when no such run is known; TURN_ENDED when it has ended.
+        """
+
+        return await self._unary_unary(
+            "/orginabox.sandbox.v1.SandboxService/SteerTurn",
+            message,
+            SteerTurnResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,

@@ -12,6 +12,7 @@ __all__ = (
     "OpenTurnResponse",
     "PartsVoided",
     "PermissionAsked",
+    "PermissionExpired",
     "PermissionReplied",
     "PermissionReply",
     "ReasoningDelta",
@@ -30,6 +31,8 @@ __all__ = (
     "TurnLogServiceStub",
     "TurnStarted",
     "Usage",
+    "UserSteered",
+    "WrapUpAsked",
 )
 
 import datetime
@@ -336,6 +339,21 @@ class PermissionAsked(betterproto2.Message):
 
 
 default_message_pool.register_message("orginabox.turn.v1", "PermissionAsked", PermissionAsked)
+
+
+@dataclass(eq=False, repr=False)
+class PermissionExpired(betterproto2.Message):
+    """
+    Nobody answered a permission in time.
+    """
+
+    permission_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The permission.
+    """
+
+
+default_message_pool.register_message("orginabox.turn.v1", "PermissionExpired", PermissionExpired)
 
 
 @dataclass(eq=False, repr=False)
@@ -707,6 +725,25 @@ class TurnEvent(betterproto2.Message):
     What a failed model call had said is void: the call is made again, and says it anew in other parts.
     """
 
+    user_steered: "UserSteered | None" = betterproto2.field(21, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+    """
+    The user said something into the running turn.
+    """
+
+    wrap_up_asked: "WrapUpAsked | None" = betterproto2.field(
+        22, betterproto2.TYPE_MESSAGE, optional=True, group="event"
+    )
+    """
+    The turn nears its limit in time: the agent was told to wrap up.
+    """
+
+    permission_expired: "PermissionExpired | None" = betterproto2.field(
+        23, betterproto2.TYPE_MESSAGE, optional=True, group="event"
+    )
+    """
+    Nobody answered a permission in time. Nobody has refused it.
+    """
+
 
 default_message_pool.register_message("orginabox.turn.v1", "TurnEvent", TurnEvent)
 
@@ -791,6 +828,38 @@ class Usage(betterproto2.Message):
 
 
 default_message_pool.register_message("orginabox.turn.v1", "Usage", Usage)
+
+
+@dataclass(eq=False, repr=False)
+class UserSteered(betterproto2.Message):
+    """
+    The user said something into the running turn.
+    """
+
+    text: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    What was said.
+    """
+
+
+default_message_pool.register_message("orginabox.turn.v1", "UserSteered", UserSteered)
+
+
+@dataclass(eq=False, repr=False)
+class WrapUpAsked(betterproto2.Message):
+    """
+    The turn nears its limit in time: the agent was told to wrap up.
+    """
+
+    hard_limit_time: "datetime.datetime | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When the turn is stopped if it has not ended.
+    """
+
+
+default_message_pool.register_message("orginabox.turn.v1", "WrapUpAsked", WrapUpAsked)
 
 
 class TurnLogServiceStub(betterproto2_grpclib.ServiceStub):
