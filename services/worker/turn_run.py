@@ -8,7 +8,7 @@ the run there: no event is lost and none is written twice. Only when the run its
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import grpc
@@ -75,7 +75,9 @@ class TurnRun:
             try:
                 opened = await self._open(lease)
                 reached = opened.last_sequence
-                if opened.ended or await self._pipe(lease, opened):
+                # The job stands for a place in line; the log says which turn has it.
+                turn = replace(lease, turn_id=opened.turn_id or lease.turn_id)
+                if opened.ended or await self._pipe(turn, opened):
                     return
                 failures = 0
             except grpc.aio.AioRpcError as error:

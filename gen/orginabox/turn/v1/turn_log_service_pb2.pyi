@@ -30,7 +30,7 @@ class OpenTurnRequest(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
-    """The turn."""
+    """The place in line that the job stands for, as its payload says: the id of the turn that was first to have it."""
     attempt: _builtins.int
     """Which attempt of the job this is, from 1."""
     lease_token: _builtins.str
@@ -64,6 +64,7 @@ class OpenTurnResponse(_message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     ABORT_REQUESTED_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant of the turn."""
     user_id: _builtins.str
@@ -78,6 +79,10 @@ class OpenTurnResponse(_message.Message):
     """Whether the turn has ended: there is nothing left to do but to complete the job."""
     abort_requested: _builtins.bool
     """Whether its user wants the turn to stop."""
+    turn_id: _builtins.str
+    """The turn that has this place: the one to run. It is another than the one that the request names when a prompt that
+    interrupts was let in before those that waited. From the first opening on it is the same for ever.
+    """
     @_builtins.property
     def model(self) -> _model_pb2.Model:
         """The model to use. Unset means the default of the applied runtime."""
@@ -93,10 +98,11 @@ class OpenTurnResponse(_message.Message):
         last_sequence: _builtins.int = ...,
         ended: _builtins.bool = ...,
         abort_requested: _builtins.bool = ...,
+        turn_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_requested", b"abort_requested", "ended", b"ended", "last_sequence", b"last_sequence", "model", b"model", "session_id", b"session_id", "tenant_id", b"tenant_id", "text", b"text", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_requested", b"abort_requested", "ended", b"ended", "last_sequence", b"last_sequence", "model", b"model", "session_id", b"session_id", "tenant_id", b"tenant_id", "text", b"text", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -54,7 +54,7 @@ class TurnLogServiceServicer:
     """
 
     def OpenTurn(self, request, context):
-        """Become the writer of a turn. A later attempt takes the log over from an earlier one, which then gets LEASE_LOST on its
+        """Become the writer of the turn that a job is to run. A later attempt takes the log over from an earlier one, which then gets LEASE_LOST on its
         next append. Opening twice with the same lease is the same as opening once.
         Refusals: TURN_NOT_FOUND; LEASE_LOST when a later attempt has opened the log.
         """

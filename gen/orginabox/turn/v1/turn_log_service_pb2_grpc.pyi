@@ -19,7 +19,7 @@ class TurnLogServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenTurn: _aio.UnaryUnaryMultiCallable[_turn_log_service_pb2.OpenTurnRequest, _turn_log_service_pb2.OpenTurnResponse]
-    """Become the writer of a turn. A later attempt takes the log over from an earlier one, which then gets LEASE_LOST on its
+    """Become the writer of the turn that a job is to run. A later attempt takes the log over from an earlier one, which then gets LEASE_LOST on its
     next append. Opening twice with the same lease is the same as opening once.
     Refusals: TURN_NOT_FOUND; LEASE_LOST when a later attempt has opened the log.
     """
@@ -40,7 +40,7 @@ class TurnLogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _turn_log_service_pb2.OpenTurnRequest,
         context: _aio.ServicerContext[_turn_log_service_pb2.OpenTurnRequest, _abc.Awaitable[_turn_log_service_pb2.OpenTurnResponse]],
     ) -> _abc.Awaitable[_turn_log_service_pb2.OpenTurnResponse]:
-        """Become the writer of a turn. A later attempt takes the log over from an earlier one, which then gets LEASE_LOST on its
+        """Become the writer of the turn that a job is to run. A later attempt takes the log over from an earlier one, which then gets LEASE_LOST on its
         next append. Opening twice with the same lease is the same as opening once.
         Refusals: TURN_NOT_FOUND; LEASE_LOST when a later attempt has opened the log.
         """

@@ -214,7 +214,7 @@ class OpenTurnRequest(betterproto2.Message):
 
     turn_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    The turn.
+    The place in line that the job stands for, as its payload says: the id of the turn that was first to have it.
     """
 
     attempt: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
@@ -275,6 +275,12 @@ class OpenTurnResponse(betterproto2.Message):
     abort_requested: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
     """
     Whether its user wants the turn to stop.
+    """
+
+    turn_id: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    The turn that has this place: the one to run. It is another than the one that the request names when a prompt that
+    interrupts was let in before those that waited. From the first opening on it is the same for ever.
     """
 
 
@@ -877,7 +883,7 @@ class TurnLogServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "OpenTurnResponse":
         """
-        Become the writer of a turn. A later attempt takes the log over from an earlier one, which then gets LEASE_LOST on its
+        Become the writer of the turn that a job is to run. A later attempt takes the log over from an earlier one, which then gets LEASE_LOST on its
         next append. Opening twice with the same lease is the same as opening once.
         Refusals: TURN_NOT_FOUND; LEASE_LOST when a later attempt has opened the log.
         """
