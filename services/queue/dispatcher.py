@@ -153,7 +153,7 @@ class Dispatcher:
         strays = []
         for job, lease in leased:
             session = self._sessions.get(lease.session_id)
-            if session is None:
+            if session is None or session.draining:
                 strays.append(lease)
             else:
                 session.deliver(job, lease)

@@ -137,15 +137,11 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
         match request.WhichOneof("message"):
             case "grant":
                 self._dispatcher.grant(session, request.grant.credit)
-            case "complete":
-                done = request.complete
-                token = mapping.token_from_proto(done.lease_token)
-                self._dispatcher.settle(session, UUID(done.job_id), token, None)
-            case "fail":
-                failed = request.fail
-                token = mapping.token_from_proto(failed.lease_token)
-                failure = mapping.failure_from_proto(failed)
-                self._dispatcher.settle(session, UUID(failed.job_id), token, failure)
+            case "settle":
+                for job_id, token, failure in mapping.settlements_from_proto(request.settle):
+                    self._dispatcher.settle(session, job_id, token, failure)
+            case "drain":
+                session.drain()
             case _:
                 raise WorkProtocolBroken("a worker says hello once, at the beginning of its stream")
 
@@ -161,12 +157,12 @@ async def _hello(requests: AsyncIterator[queue_service_pb2.WorkRequest]) -> queu
 async def _messages(session: WorkSession) -> AsyncIterator[queue_service_pb2.WorkResponse]:
     """What the worker has to be told, until the stream ends. A heartbeat when there is nothing."""
     while True:
-        message = await session.next_message(HEARTBEAT_SECONDS)
-        if message is None:
+        messages = await session.next_messages(HEARTBEAT_SECONDS)
+        if not messages:
             yield HEARTBEAT
-        elif not isinstance(message, Goodbye):
-            yield mapping.message_to_proto(message)
-        elif message.error is None:
+        for response in mapping.messages_to_proto([found for found in messages if not isinstance(found, Goodbye)]):
+            yield response
+        if messages and isinstance(goodbye := messages[-1], Goodbye):
+            if goodbye.error is not None:
+                raise goodbye.error
             return
-        else:
-            raise message.error

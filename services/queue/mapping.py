@@ -1,6 +1,8 @@
 """The queue's nouns on the wire, field by field."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
@@ -26,6 +28,10 @@ STATE_TO_PROTO: dict[JobState, job_pb2.JobState.ValueType] = {
 EARLIEST = -62_135_596_800
 LATEST = 253_402_300_799
 """The years 1 to 9999, which is all that a Timestamp may say."""
+
+LARGE_MESSAGE_BYTES = 512 * 1024
+SMALL_JOB_BYTES = 512
+"""What a job without payload takes on the wire, about."""
 
 
 def states_from_proto(state: job_pb2.JobState.ValueType) -> list[JobState]:
@@ -75,6 +81,14 @@ def session_from_proto(hello: queue_service_pb2.WorkerHello) -> WorkSession:
     return WorkSession(_text("workerId", hello.worker_id), frozenset(hello.kinds))
 
 
+def settlements_from_proto(settle: queue_service_pb2.Settlements) -> Iterator[tuple[UUID, UUID, Failure | None]]:
+    """Job, token and, if it failed, why: of each job that a worker settles."""
+    for done in settle.completed:
+        yield UUID(done.job_id), token_from_proto(done.lease_token), None
+    for failed in settle.failed:
+        yield UUID(failed.job_id), token_from_proto(failed.lease_token), failure_from_proto(failed)
+
+
 def failure_from_proto(fail: queue_service_pb2.JobFailure) -> Failure:
     """What a worker says of a failed attempt."""
     delay = _delay(fail.retry_delay) if fail.HasField("retry_delay") else None
@@ -88,18 +102,39 @@ def welcome_to_proto(session: WorkSession) -> queue_service_pb2.WorkResponse:
     return queue_service_pb2.WorkResponse(welcome=welcome)
 
 
-def message_to_proto(message: Leased | Settled | Ended) -> queue_service_pb2.WorkResponse:
-    """A message to a worker."""
-    match message:
-        case Leased(job, token):
-            lease = queue_service_pb2.JobLease(job=job_to_proto(job), lease_token=str(token))
-            return queue_service_pb2.WorkResponse(lease=lease)
-        case Settled(job_id, token):
-            settled = queue_service_pb2.JobSettled(job_id=str(job_id), lease_token=str(token))
-            return queue_service_pb2.WorkResponse(settled=settled)
-        case Ended(job_id, token, cancelled):
-            ended = queue_service_pb2.LeaseEnded(job_id=str(job_id), lease_token=str(token), cancelled=cancelled)
-            return queue_service_pb2.WorkResponse(lease_ended=ended)
+def messages_to_proto(messages: Sequence[Leased | Settled | Ended]) -> Iterator[queue_service_pb2.WorkResponse]:
+    """Messages to a worker, in order: neighbours of one sort share one message of the stream."""
+    for _, group in groupby(messages, type):
+        neighbours = list(group)
+        if leased := [message for message in neighbours if isinstance(message, Leased)]:
+            yield from _leases_to_proto(leased)
+        if settled := [_settled_to_proto(message) for message in neighbours if isinstance(message, Settled)]:
+            yield queue_service_pb2.WorkResponse(settled=queue_service_pb2.JobsSettled(jobs=settled))
+        for ended in (_ended_to_proto(message) for message in neighbours if isinstance(message, Ended)):
+            yield queue_service_pb2.WorkResponse(lease_ended=ended)
+
+
+def _settled_to_proto(message: Settled) -> queue_service_pb2.JobSettled:
+    return queue_service_pb2.JobSettled(job_id=str(message.job_id), lease_token=str(message.token))
+
+
+def _leases_to_proto(messages: Iterable[Leased]) -> Iterator[queue_service_pb2.WorkResponse]:
+    """Leases, as many in one message of the stream as fit well."""
+    leases: list[queue_service_pb2.JobLease] = []
+    size = 0
+    for message in messages:
+        if size > LARGE_MESSAGE_BYTES:
+            yield queue_service_pb2.WorkResponse(leases=queue_service_pb2.JobLeases(leases=leases))
+            leases, size = [], 0
+        leases.append(queue_service_pb2.JobLease(job=job_to_proto(message.job), lease_token=str(message.token)))
+        size += len(message.job.payload) + SMALL_JOB_BYTES
+    yield queue_service_pb2.WorkResponse(leases=queue_service_pb2.JobLeases(leases=leases))
+
+
+def _ended_to_proto(message: Ended) -> queue_service_pb2.LeaseEnded:
+    return queue_service_pb2.LeaseEnded(
+        job_id=str(message.job_id), lease_token=str(message.token), cancelled=message.cancelled
+    )
 
 
 def token_from_proto(token: str) -> UUID:

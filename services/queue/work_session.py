@@ -1,7 +1,8 @@
 """One stream of one worker: the credit that it granted, the leases that it has, and what it is still to be told."""
 
 import asyncio
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -62,27 +63,42 @@ class Holding:
 
 @dataclass(eq=False)
 class WorkSession:
-    """The stream of a worker."""
+    """The stream of a worker.
+
+    Attributes:
+        draining: The worker takes nothing more, and settles what it has.
+        outbox: What the worker is still to be told, in order.
+        told: Set while there is something to tell.
+    """
 
     worker_id: str
     kinds: frozenset[str]
     id: UUID = field(default_factory=new_id)
     credit: int = 0
+    draining: bool = False
     closed: bool = False
     holdings: dict[UUID, Holding] = field(default_factory=dict)
-    outbox: asyncio.Queue[Message] = field(default_factory=asyncio.Queue)
+    outbox: deque[Message] = field(default_factory=deque)
+    told: asyncio.Event = field(default_factory=asyncio.Event)
 
     def grant(self, credit: int) -> None:
         """The worker can take this many more jobs."""
+        if self.draining:
+            raise WorkProtocolBroken("a worker that drains takes nothing more")
         if self.credit + len(self.holdings) + credit > MAX_CREDIT:
             raise WorkProtocolBroken(f"a stream has at most {MAX_CREDIT} credits and leases at a time")
         self.credit += credit
+
+    def drain(self) -> None:
+        """The worker takes nothing more."""
+        self.draining = True
+        self.credit = 0
 
     def deliver(self, job: Job, lease: Lease) -> None:
         """Hand a job to the worker."""
         self.credit -= 1
         self.holdings[lease.token] = Holding(lease)
-        self.outbox.put_nowait(Leased(job, lease.token))
+        self._tell(Leased(job, lease.token))
 
     def begin_settling(self, job_id: UUID, token: UUID) -> Lease | None:
         """The lease that the worker settles, if it stands and is not being settled already.
@@ -91,7 +107,7 @@ class WorkSession:
         """
         holding = self.holdings.get(token)
         if holding is None or holding.lease.id != job_id:
-            self.outbox.put_nowait(Ended(job_id, token))
+            self._tell(Ended(job_id, token))
             return None
         if holding.settling:
             return None
@@ -101,32 +117,39 @@ class WorkSession:
     def end_settling(self, lease: Lease, *, settled: bool) -> None:
         """Tell the worker what became of its settlement."""
         if self.holdings.pop(lease.token, None):
-            self.outbox.put_nowait(Settled(lease.id, lease.token) if settled else Ended(lease.id, lease.token))
+            self._tell(Settled(lease.id, lease.token) if settled else Ended(lease.id, lease.token))
 
     def ask_to_stop(self, token: UUID) -> None:
         """Tell the worker, once, that a job was cancelled. The lease stands until it settles it."""
         holding = self.holdings.get(token)
         if holding and not holding.asked_to_stop:
             holding.asked_to_stop = True
-            self.outbox.put_nowait(Ended(holding.lease.id, token, cancelled=True))
+            self._tell(Ended(holding.lease.id, token, cancelled=True))
 
     def drop_all_but(self, standing: Iterable[UUID]) -> None:
         """Tell the worker of every lease that does not stand any more, unless its settlement is under way."""
         gone = self.holdings.keys() - set(standing)
         for token in [token for token in gone if not self.holdings[token].settling]:
             lease = self.holdings.pop(token).lease
-            self.outbox.put_nowait(Ended(lease.id, token))
+            self._tell(Ended(lease.id, token))
 
-    async def next_message(self, seconds: float) -> Message | None:
-        """What the worker is to be told next, or None when there was nothing for so long."""
-        if not self.outbox.empty():
-            return self.outbox.get_nowait()  # a busy stream sets up no timer
-        try:
-            async with asyncio.timeout(seconds):
-                return await self.outbox.get()
-        except TimeoutError:
-            return None
+    async def next_messages(self, seconds: float) -> Sequence[Message]:
+        """All that the worker is to be told, or nothing when there was nothing for so long."""
+        if not self.outbox:  # a busy stream sets up no timer
+            self.told.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self.told.wait()
+            except TimeoutError:
+                return ()
+        messages = tuple(self.outbox)
+        self.outbox.clear()
+        return messages
 
     def say_goodbye(self, error: Exception | None = None) -> None:
         """End the stream once everything before this is told."""
-        self.outbox.put_nowait(Goodbye(error))
+        self._tell(Goodbye(error))
+
+    def _tell(self, message: Message) -> None:
+        self.outbox.append(message)
+        self.told.set()

@@ -6,7 +6,7 @@ after a cut stream everything is forgotten, and whatever was not settled comes b
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -179,10 +179,11 @@ class Consumer:
             case "welcome":
                 stream.welcomed = True
                 log().info("work stream open", session_id=response.welcome.worker_session_id)
-            case "lease":
-                self._start(stream, response.lease.job, response.lease.lease_token)
+            case "leases":
+                for lease in response.leases.leases:
+                    self._start(stream, lease.job, lease.lease_token)
             case "settled":
-                stream.unsettled.discard(response.settled.lease_token)
+                stream.unsettled.difference_update(job.lease_token for job in response.settled.jobs)
                 stream.note()
             case "lease_ended":
                 self._stop(stream, response.lease_ended)
@@ -227,7 +228,7 @@ class Consumer:
     def _settle_by(self, stream: _Stream, lease: Lease, error: BaseException | None) -> None:
         if error is None:
             completion = queue_service_pb2.JobCompletion(job_id=lease.job_id, lease_token=lease.token)
-            self._settle(stream, lease, queue_service_pb2.WorkRequest(complete=completion))
+            self._settle(stream, lease, queue_service_pb2.Settlements(completed=[completion]))
         else:
             log().warning("job failed", kind=lease.kind, job_id=lease.job_id, attempt=lease.attempt, exc_info=error)
             self._fail(stream, lease, error)
@@ -242,17 +243,18 @@ class Consumer:
         delay = getattr(error, "retry_delay", None)
         if isinstance(delay, timedelta):
             failure.retry_delay.CopyFrom(_duration(delay))
-        self._settle(stream, lease, queue_service_pb2.WorkRequest(fail=failure))
+        self._settle(stream, lease, queue_service_pb2.Settlements(failed=[failure]))
 
-    def _settle(self, stream: _Stream, lease: Lease, request: queue_service_pb2.WorkRequest) -> None:
+    def _settle(self, stream: _Stream, lease: Lease, settle: queue_service_pb2.Settlements) -> None:
         """Send a settlement. The job is on the worker's mind until the queue says that it is on disk."""
         stream.unsettled.add(lease.token)
         stream.note()
-        stream.say(request)
+        stream.say(queue_service_pb2.WorkRequest(settle=settle))
 
     async def _drain(self, stream: _Stream, hearing: asyncio.Task[None]) -> None:
-        """Let what runs end, but not for ever; then tell the queue that nothing more comes."""
+        """Take nothing more, and let what runs end, but not for ever."""
         self._draining = True
+        stream.say(queue_service_pb2.WorkRequest(drain=queue_service_pb2.WorkerDrain()))
         stream.note()
         quiet = asyncio.create_task(stream.quiet.wait())
         await asyncio.wait([hearing, quiet], timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
@@ -272,9 +274,38 @@ class Consumer:
 
 
 async def _requests(stream: _Stream) -> AsyncIterator[queue_service_pb2.WorkRequest]:
-    """What the worker says, until the end of the stream."""
-    while (request := await stream.outbox.get()) is not None:
-        yield request
+    """What the worker says, until the end of the stream. What waits to be said is said in as few words as will do."""
+    last = False
+    while not last:
+        waiting = [await stream.outbox.get()]
+        while not stream.outbox.empty():
+            waiting.append(stream.outbox.get_nowait())
+        last = None in waiting
+        for request in _merged([request for request in waiting if request is not None]):
+            yield request
+
+
+def _merged(requests: Sequence[queue_service_pb2.WorkRequest]) -> Iterator[queue_service_pb2.WorkRequest]:
+    """The same words with all settlements in one, and all credit in one that comes after it."""
+    settle = queue_service_pb2.Settlements()
+    credit = 0
+    drain = None
+    for request in requests:
+        match request.WhichOneof("message"):
+            case "settle":
+                settle.MergeFrom(request.settle)
+            case "grant":
+                credit += request.grant.credit
+            case "drain":
+                drain = request
+            case _:
+                yield request
+    if settle.completed or settle.failed:
+        yield queue_service_pb2.WorkRequest(settle=settle)
+    if drain is not None:
+        yield drain
+    elif credit:
+        yield queue_service_pb2.WorkRequest(grant=queue_service_pb2.CreditGrant(credit=credit))
 
 
 def _lease(job: job_pb2.Job, token: str) -> Lease:

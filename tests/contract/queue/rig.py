@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -64,6 +65,8 @@ class Worker:
 
     def __init__(self, stub: Stub) -> None:
         self.call = stub.Work()
+        self._leases: deque[queue_service_pb2.JobLease] = deque()
+        self._settled: deque[str] = deque()
 
     @classmethod
     async def hello(cls, stub: Stub, *, credit: int = 1, kinds: tuple[str, ...] = ("test",)) -> Self:
@@ -92,32 +95,47 @@ class Worker:
                     return response
 
     async def lease(self, seconds: float = PATIENCE_SECONDS) -> queue_service_pb2.JobLease:
-        """The next word, which is a lease."""
-        response = await self.hear(seconds)
-        assert response.HasField("lease"), response
-        return response.lease
+        """The next lease, which is the next word or came with the last one."""
+        if not self._leases:
+            response = await self.hear(seconds)
+            assert response.HasField("leases"), response
+            self._leases.extend(response.leases.leases)
+        return self._leases.popleft()
 
     async def hears_nothing(self, seconds: float = 0.3) -> None:
         """Make sure that nothing comes. The stream cannot be used afterwards."""
+        assert not self._leases
         try:
             response = await self.hear(seconds)
         except TimeoutError:
             return
         raise AssertionError(f"heard {response}")
 
-    async def complete(self, lease: queue_service_pb2.JobLease) -> None:
-        done = queue_service_pb2.JobCompletion(job_id=lease.job.job_id, lease_token=lease.lease_token)
-        await self.say(queue_service_pb2.WorkRequest(complete=done))
+    async def settle(self, **jobs: Any) -> None:
+        await self.say(queue_service_pb2.WorkRequest(settle=queue_service_pb2.Settlements(**jobs)))
+
+    async def drain(self) -> None:
+        await self.say(queue_service_pb2.WorkRequest(drain=queue_service_pb2.WorkerDrain()))
+
+    async def complete(self, *leases: queue_service_pb2.JobLease) -> None:
+        await self.settle(
+            completed=[
+                queue_service_pb2.JobCompletion(job_id=lease.job.job_id, lease_token=lease.lease_token)
+                for lease in leases
+            ]
+        )
 
     async def fail(self, lease: queue_service_pb2.JobLease, **fields: Any) -> None:
         failed = queue_service_pb2.JobFailure(job_id=lease.job.job_id, lease_token=lease.lease_token, **fields)
-        await self.say(queue_service_pb2.WorkRequest(fail=failed))
+        await self.settle(failed=[failed])
 
     async def settled(self, lease: queue_service_pb2.JobLease) -> None:
-        """The next word, which says that the lease is settled."""
-        response = await self.hear()
-        assert response.HasField("settled"), response
-        assert response.settled.lease_token == lease.lease_token
+        """The next word, or the last one, says that the lease is settled."""
+        if not self._settled:
+            response = await self.hear()
+            assert response.HasField("settled"), response
+            self._settled.extend(job.lease_token for job in response.settled.jobs)
+        assert self._settled.popleft() == lease.lease_token
 
     def cut(self) -> None:
         """Close the stream as a network does."""

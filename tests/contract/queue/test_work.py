@@ -248,6 +248,37 @@ async def test_a_stale_token_never_settles(stub: Stub) -> None:
     await second.settled(lease)
 
 
+async def test_many_leases_and_settlements_share_a_message(stub: Stub) -> None:
+    jobs = [await enqueue(stub) for _ in range(50)]
+    worker = await Worker.hello(stub, credit=50)
+    heard = (await worker.hear()).leases.leases
+    assert [lease.job.job_id for lease in heard] == [job.job_id for job in jobs]
+    await worker.complete(*heard)
+    settled = (await worker.hear()).settled.jobs
+    assert [job.lease_token for job in settled] == [lease.lease_token for lease in heard]
+
+
+async def test_large_jobs_do_not_share_a_message(stub: Stub) -> None:
+    for _ in range(24):
+        await enqueue(stub, payload=b"x" * 262_144)
+    worker = await Worker.hello(stub, credit=24)
+    assert len({(await worker.lease()).job.job_id for _ in range(24)}) == 24
+
+
+async def test_a_worker_that_drains_gets_nothing_more_and_settles_what_it_has(stub: Stub) -> None:
+    job = await enqueue(stub)
+    worker = await Worker.hello(stub, credit=5)
+    lease = await worker.lease()
+    await worker.drain()
+    await asyncio.sleep(0.05)
+    late = await enqueue(stub)
+    await worker.complete(lease)
+    await worker.settled(lease)
+    assert (await read(stub, job.job_id)).state == DONE
+    assert (await read(stub, late.job_id)).state == READY
+    await worker.hears_nothing()
+
+
 async def test_settling_twice_is_settling_once(stub: Stub) -> None:
     job = await enqueue(stub)
     worker = await Worker.hello(stub)
@@ -318,6 +349,7 @@ async def hear_to_the_end(call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
 
 
 HELLO = queue_service_pb2.WorkRequest(hello=queue_service_pb2.WorkerHello(worker_id="w", kinds=["test"]))
+DRAIN = queue_service_pb2.WorkRequest(drain=queue_service_pb2.WorkerDrain())
 GRANT = queue_service_pb2.WorkRequest(grant=queue_service_pb2.CreditGrant(credit=10_000))
 
 
@@ -328,6 +360,7 @@ GRANT = queue_service_pb2.WorkRequest(grant=queue_service_pb2.CreditGrant(credit
         ([], "WORK_PROTOCOL"),
         ([HELLO, HELLO], "WORK_PROTOCOL"),
         ([HELLO, GRANT, GRANT], "WORK_PROTOCOL"),
+        ([HELLO, DRAIN, GRANT], "WORK_PROTOCOL"),
         ([HELLO, queue_service_pb2.WorkRequest()], "INVALID_ARGUMENT"),
         ([HELLO, queue_service_pb2.WorkRequest(grant=queue_service_pb2.CreditGrant(credit=-1))], "INVALID_ARGUMENT"),
     ],

@@ -1,6 +1,5 @@
 """What a worker is told on its stream, and who gets the next job."""
 
-import asyncio
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -29,12 +28,9 @@ def handed(to: WorkSession) -> Lease:
 
 
 def told(by: WorkSession) -> list[Message]:
-    messages = []
-    while True:
-        try:
-            messages.append(by.outbox.get_nowait())
-        except asyncio.QueueEmpty:
-            return messages
+    messages = list(by.outbox)
+    by.outbox.clear()
+    return messages
 
 
 def test_a_lease_uses_up_credit() -> None:
@@ -100,3 +96,20 @@ def test_jobs_go_to_the_workers_with_most_credit_first_and_round() -> None:
     busy, idle, closed = session(credit=1), session(credit=3), session(credit=9)
     closed.closed = True
     assert _slots([busy, idle, closed, session()]) == [idle, busy, idle, idle]
+
+
+async def test_all_that_waits_is_told_at_once_and_silence_is_told_too() -> None:
+    worker = session(credit=2)
+    leases = [handed(worker), handed(worker)]
+    told = await worker.next_messages(0)
+    assert [message.token for message in told if isinstance(message, Leased)] == [lease.token for lease in leases]
+    assert await worker.next_messages(0.01) == ()
+
+
+def test_a_worker_that_drains_has_no_credit_and_gets_none() -> None:
+    worker = session(credit=2)
+    worker.drain()
+    assert worker.credit == 0
+    assert _slots([worker]) == []
+    with pytest.raises(WorkProtocolBroken):
+        worker.grant(1)
