@@ -23,6 +23,11 @@ class MeshSettings(BaseSettings):
     runtime_address: str = Field(default="", description="Where Runtime listens. Empty: its socket in the run folder.")
     audit_address: str = Field(default="", description="Where Audit listens. Empty: its socket in the run folder.")
     worker_address: str = Field(default="", description="Where Worker listens. Empty: its socket in the run folder.")
+    metrics_address: str = Field(
+        default="",
+        description="Where the service tells its metrics to Prometheus over HTTP. Empty: a socket beside its own, such "
+        "as `queue-metrics.sock`.",
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error.")
 
     def run_folder(self) -> Path:
@@ -32,3 +37,11 @@ class MeshSettings(BaseSettings):
     def address(self, service: str) -> str:
         """The address of a service: as set, else its socket in the run folder."""
         return getattr(self, f"{service}_address") or f"unix://{self.run_folder() / service}.sock"
+
+    def metrics_at(self, service: str) -> str:
+        """The address of a service's metrics: as set, else a socket beside its own or in the run folder."""
+        if self.metrics_address:
+            return self.metrics_address
+        own = self.address(service)
+        socket = Path(own.removeprefix("unix://")) if own.startswith("unix://") else self.run_folder() / service
+        return f"unix://{socket.with_name(f'{socket.stem}-metrics.sock')}"
