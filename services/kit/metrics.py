@@ -10,8 +10,8 @@ and its `__main__` tells it while the service runs:
         await serve(...)
 
 Read it with `curl --unix-socket $OIAB_RUN_DIR/api-metrics.sock http://metrics/metrics`. Where a scraper needs TCP, such
-as in a container, `OIAB_METRICS_ADDRESS=0.0.0.0:9464` says so. Names begin with `oiab_<service>_`, times are in seconds,
-and no label holds what grows without end: no tenant, no job, no session.
+as in a container, `OIAB_METRICS_ADDRESS=0.0.0.0:9464` says so. Names begin with `oiab_<service>_`, times are in
+seconds, and no label holds what grows without end: no tenant, no job, no session.
 """
 
 import socket

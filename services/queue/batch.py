@@ -14,12 +14,19 @@ class Batcher(Generic[T, R]):
 
     Args:
         work: Does a batch, and gives a result or an exception for each item of it.
-        limit: The most items of a batch.
+        limit: The most that the items of a batch weigh together, unless one alone weighs more.
+        weigh: Says what an item weighs.
     """
 
-    def __init__(self, work: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], limit: int) -> None:
+    def __init__(
+        self,
+        work: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
+        limit: int,
+        weigh: Callable[[T], int] = lambda _: 1,
+    ) -> None:
         self._work = work
         self._limit = limit
+        self._weigh = weigh
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._filled = asyncio.Event()
         self._idle = asyncio.Event()
@@ -37,8 +44,7 @@ class Batcher(Generic[T, R]):
         """Do batches until cancelled."""
         while True:
             await self._filled.wait()
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
-            await self._do(batch)
+            await self._do(self._next_batch())
             if not self._waiting:
                 self._filled.clear()
                 self._idle.set()
@@ -46,6 +52,14 @@ class Batcher(Generic[T, R]):
     async def drained(self) -> None:
         """Return when nothing waits and nothing is under way."""
         await self._idle.wait()
+
+    def _next_batch(self) -> list[tuple[T, asyncio.Future[R]]]:
+        batch: list[tuple[T, asyncio.Future[R]]] = []
+        room = self._limit
+        while self._waiting and ((weight := self._weigh(self._waiting[0][0])) <= room or not batch):
+            batch.append(self._waiting.popleft())
+            room -= weight
+        return batch
 
     async def _do(self, batch: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
         try:

@@ -16,25 +16,25 @@ class Enqueuer:
     def __init__(self, store: Store, bell: Bell) -> None:
         self._store = store
         self._bell = bell
-        self._batcher: Batcher[NewJob, PlacedJob] = Batcher(self._enqueue, operations.MAX_BATCH)
+        self._batcher: Batcher[Sequence[NewJob], list[PlacedJob]] = Batcher(self._enqueue, operations.MAX_BATCH, len)
         self.run = self._batcher.run
 
-    async def enqueue(self, job: NewJob) -> PlacedJob:
-        """Put a job in. Returns after the commit."""
-        return await self._batcher.put(job)
+    async def enqueue(self, *jobs: NewJob) -> list[PlacedJob]:
+        """Put jobs in, all or none. Returns after the commit."""
+        return await self._batcher.put(jobs)
 
-    async def _enqueue(self, jobs: Sequence[NewJob]) -> Sequence[PlacedJob | Exception]:
+    async def _enqueue(self, groups: Sequence[Sequence[NewJob]]) -> Sequence[list[PlacedJob] | Exception]:
         try:
-            placed = await operations.enqueue(self._store, jobs)
+            answers = await operations.enqueue(self._store, groups)
         except ServiceUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whoever called hears of it
-            if len(jobs) == 1:
+            if len(groups) == 1:
                 return [error]
             # One of them is bad: the others need not suffer for it.
-            return [result for job in jobs for result in await self._enqueue([job])]
-        self._ring([found for found in placed if isinstance(found, PlacedJob)])
-        return placed
+            return [answer for group in groups for answer in await self._enqueue([group])]
+        self._ring([found for answer in answers if isinstance(answer, list) for found in answer])
+        return answers
 
     def _ring(self, placed: Sequence[PlacedJob]) -> None:
         states = {found.job.state for found in placed}

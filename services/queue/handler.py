@@ -1,7 +1,7 @@
 """The contract's methods."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from services.queue import mapping, operations
 from services.queue.bell import Bell
 from services.queue.dispatcher import Dispatcher
 from services.queue.enqueuer import Enqueuer
-from services.queue.job import JobState, WorkProtocolBroken
+from services.queue.job import JobState, PlacedJob, WorkProtocolBroken
 from services.queue.store import Store
 from services.queue.work_session import Goodbye, WorkSession
 
@@ -24,6 +24,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = "orginabox.queue.v1.QueueService"
 HEARTBEAT_SECONDS = 5.0
 BREAK_SECONDS = 0.05
+STREAM_WINDOW = 4
+"""How many messages of a stream of jobs may wait for the disk at once."""
 HEARTBEAT = queue_service_pb2.WorkResponse(heartbeat=queue_service_pb2.WorkHeartbeat())
 
 
@@ -47,8 +49,33 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
     async def EnqueueJob(
         self, request: queue_service_pb2.EnqueueJobRequest, context: Context
     ) -> queue_service_pb2.EnqueueJobResponse:
-        placed = await self._enqueuer.enqueue(mapping.new_job_from_proto(request))
-        return queue_service_pb2.EnqueueJobResponse(job=mapping.job_to_proto(placed.job), position=placed.position)
+        (placed,) = await self._enqueuer.enqueue(mapping.new_job_from_proto(request))
+        return mapping.placed_to_proto(placed)
+
+    async def EnqueueJobs(
+        self, request: queue_service_pb2.EnqueueJobsRequest, context: Context
+    ) -> queue_service_pb2.EnqueueJobsResponse:
+        placed = await self._enqueuer.enqueue(*map(mapping.new_job_from_proto, request.jobs))
+        return queue_service_pb2.EnqueueJobsResponse(jobs=map(mapping.placed_without_payload, placed))
+
+    async def StreamJobs(
+        self, request_iterator: AsyncIterator[queue_service_pb2.StreamJobsRequest], context: Context
+    ) -> queue_service_pb2.StreamJobsResponse:
+        jobs = 0
+        under_way: set[asyncio.Future[list[PlacedJob]]] = set()
+        try:
+            async for request in request_iterator:
+                jobs += len(request.jobs)
+                new = [mapping.new_job_from_proto(job) for job in request.jobs]
+                under_way.add(asyncio.ensure_future(self._enqueuer.enqueue(*new)))
+                while len(under_way) >= STREAM_WINDOW:
+                    under_way = await _some_done(under_way)
+            while under_way:
+                under_way = await _some_done(under_way)
+        finally:
+            # What is still under way goes on to its end, and nobody asks for it.
+            await asyncio.gather(*under_way, return_exceptions=True)
+        return queue_service_pb2.StreamJobsResponse(jobs=jobs)
 
     async def GetJob(
         self, request: queue_service_pb2.GetJobRequest, context: Context
@@ -144,6 +171,14 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
                 session.drain()
             case _:
                 raise WorkProtocolBroken("a worker says hello once, at the beginning of its stream")
+
+
+async def _some_done(under_way: Collection[asyncio.Future[list[PlacedJob]]]) -> set[asyncio.Future[list[PlacedJob]]]:
+    """Wait for the first commits, and return what is not on disk yet. A refusal is raised."""
+    done, rest = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+    for commit in done:
+        commit.result()
+    return rest
 
 
 async def _hello(requests: AsyncIterator[queue_service_pb2.WorkRequest]) -> queue_service_pb2.WorkerHello:

@@ -1,6 +1,7 @@
 """The queue's nouns on the wire, field by field."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from uuid import UUID
@@ -10,7 +11,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.queue.v1 import job_pb2, queue_service_pb2
 
 from services.kit.ids import new_id
-from services.queue.job import DEFAULT_MAX_ATTEMPTS, LONGEST_RETRY_DELAY, Failure, InvalidJob, Job, JobState, NewJob
+from services.queue.job import (
+    DEFAULT_MAX_ATTEMPTS,
+    LONGEST_RETRY_DELAY,
+    Failure,
+    InvalidJob,
+    Job,
+    JobState,
+    NewJob,
+    PlacedJob,
+)
 from services.queue.operations import LEASE_DURATION
 from services.queue.work_session import Ended, Leased, Settled, WorkSession
 
@@ -58,6 +68,16 @@ def job_to_proto(job: Job) -> job_pb2.Job:
         last_error=job.last_error,
         trace_parent=job.trace_parent,
     )
+
+
+def placed_to_proto(placed: PlacedJob) -> queue_service_pb2.EnqueueJobResponse:
+    """The answer to an enqueue."""
+    return queue_service_pb2.EnqueueJobResponse(job=job_to_proto(placed.job), position=placed.position)
+
+
+def placed_without_payload(placed: PlacedJob) -> queue_service_pb2.EnqueueJobResponse:
+    """The answer to one enqueue of many."""
+    return placed_to_proto(replace(placed, job=replace(placed.job, payload=b"")))
 
 
 def new_job_from_proto(request: queue_service_pb2.EnqueueJobRequest) -> NewJob:

@@ -7,8 +7,10 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from uuid import UUID
 
+from services.kit.errors import DomainError
 from services.queue.job import (
     ENDED,
     Failure,
@@ -56,26 +58,49 @@ class Settled:
     more: bool = False
 
 
-async def enqueue(store: Store, jobs: Sequence[NewJob]) -> list[PlacedJob | IdempotencyKeyReused]:
-    """Put jobs in, all in one commit. A repeated intent gives the first job, or a refusal if it asks for other work."""
+async def enqueue(store: Store, groups: Sequence[Sequence[NewJob]]) -> list[list[PlacedJob] | DomainError]:
+    """Put groups of jobs in, all in one commit. A repeated intent gives the first job.
+
+    Returns:
+        For each group its jobs, or the refusal of a group of one.
+
+    Raises:
+        DomainError: A job of a larger group was refused. None is put in, of any group.
+    """
+    async with store.enqueueing.transaction() as tx:
+        answers = iter(await _put(tx, [job for group in groups for job in group]))
+        return [_whole(list(islice(answers, len(group)))) for group in groups]
+
+
+def _whole(answers: list[PlacedJob | DomainError]) -> list[PlacedJob] | DomainError:
+    placed = [answer for answer in answers if isinstance(answer, PlacedJob)]
+    if len(placed) == len(answers):
+        return placed
+    refusal = next(answer for answer in answers if isinstance(answer, DomainError))
+    if placed:
+        raise refusal
+    return refusal
+
+
+async def _put(tx: QueueTransaction, jobs: Sequence[NewJob]) -> list[PlacedJob | DomainError]:
+    """Put jobs in, or answer with those that stand for the same intents, or refuse."""
     first: dict[tuple[UUID, str], NewJob] = {}
     for job in jobs:
         first.setdefault(job.intent, job)
     asked = list(first.values())
-    async with store.enqueueing.transaction() as tx:
-        await tx.lock_keys((job.tenant_id, job.key) for job in asked)
-        placed = await tx.enqueue(asked)
-        repeats = [job for job in jobs if job.id not in placed]
-        return await _answer_repeats(tx, jobs, placed, repeats) if repeats else [placed[job.id] for job in jobs]
+    await tx.lock_keys((job.tenant_id, job.key) for job in asked)
+    placed = await tx.enqueue(asked)
+    repeats = [job for job in jobs if job.id not in placed]
+    return await _answer_repeats(tx, jobs, placed, repeats) if repeats else [placed[job.id] for job in jobs]
 
 
 async def _answer_repeats(
     tx: QueueTransaction, jobs: Sequence[NewJob], placed: dict[UUID, PlacedJob], repeats: Sequence[NewJob]
-) -> list[PlacedJob | IdempotencyKeyReused]:
+) -> list[PlacedJob | DomainError]:
     known = await tx.known_intents({job.intent for job in repeats})
     found = await tx.find_jobs({(job.tenant_id, known[job.intent][0]) for job in repeats})
 
-    def answer(job: NewJob) -> PlacedJob | IdempotencyKeyReused:
+    def answer(job: NewJob) -> PlacedJob | DomainError:
         if job.id in placed:
             return placed[job.id]
         job_id, digest = known[job.intent]

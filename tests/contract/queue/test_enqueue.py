@@ -61,6 +61,52 @@ async def test_thirty_callers_with_one_key_get_one_job(stub: Stub) -> None:
     assert len({job.job_id for job in jobs}) == 1
 
 
+async def test_many_jobs_go_in_with_one_call_and_are_answered_in_their_order(stub: Stub) -> None:
+    requests = [asked(key="s" if n % 2 else "", idempotency_key=f"i{n}") for n in range(1_000)]
+    answers = (await stub.EnqueueJobs(queue_service_pb2.EnqueueJobsRequest(jobs=requests))).jobs
+    assert [answer.job.idempotency_key for answer in answers] == [request.idempotency_key for request in requests]
+    assert [answer.position for answer in answers[1::2]] == list(range(500))
+    again = (await stub.EnqueueJobs(queue_service_pb2.EnqueueJobsRequest(jobs=requests))).jobs
+    assert [answer.job.job_id for answer in again] == [answer.job.job_id for answer in answers]
+    assert not answers[0].job.payload
+    assert (await read(stub, answers[0].job.job_id)).payload == b"work"
+
+
+async def test_one_that_is_refused_refuses_all(stub: Stub) -> None:
+    await enqueue(stub, idempotency_key="known")
+    bad = asked(idempotency_key="known", payload=b"other")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.EnqueueJobs(queue_service_pb2.EnqueueJobsRequest(jobs=[asked(), bad, asked()]))
+    assert reason_of(refused.value) == "IDEMPOTENCY_KEY_REUSED"
+    assert len((await stub.ListJobs(queue_service_pb2.ListJobsRequest(tenant_id=TENANT))).jobs) == 1
+
+
+async def test_a_stream_of_jobs_can_be_cut_and_sent_again(stub: Stub) -> None:
+    requests = [
+        queue_service_pb2.StreamJobsRequest(jobs=[asked(idempotency_key=f"{n}-{m}") for m in range(50)])
+        for n in range(20)
+    ]
+    cut = stub.StreamJobs()
+    for request in requests[:10]:
+        await cut.write(request)
+    cut.cancel()
+    assert (await stub.StreamJobs(iter(requests))).jobs == 1_000
+    stats = await stub.ListJobs(queue_service_pb2.ListJobsRequest(tenant_id=TENANT, page_size=500))
+    assert stats.next_page_token
+    assert len({job.job_id for job in stats.jobs}) == 500
+
+
+async def test_a_bad_job_of_a_stream_refuses_the_stream(stub: Stub) -> None:
+    await enqueue(stub, idempotency_key="known")
+    for bad, reason in (
+        (asked(idempotency_key="known", payload=b"other"), "IDEMPOTENCY_KEY_REUSED"),
+        (asked(kind="Not A Kind"), "INVALID_ARGUMENT"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.StreamJobs(iter([queue_service_pb2.StreamJobsRequest(jobs=[asked(), bad])]))
+        assert reason_of(refused.value) == reason
+
+
 async def test_positions_count_the_jobs_of_the_key_before(stub: Stub) -> None:
     answers = [await stub.EnqueueJob(asked(key="s", idempotency_key=str(n))) for n in range(3)]
     assert [answer.position for answer in answers] == [0, 1, 2]

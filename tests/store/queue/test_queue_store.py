@@ -4,7 +4,7 @@ import asyncio
 import random
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,12 +13,12 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from services.kit.errors import ServiceUnavailable
+from services.kit.errors import DomainError, ServiceUnavailable
 from services.kit.ids import new_id
 from services.queue import operations
 from services.queue.bell import Bell
 from services.queue.enqueuer import Enqueuer
-from services.queue.job import Failure, Job, JobState, Lease, NewJob, PlacedJob
+from services.queue.job import Failure, IdempotencyKeyReused, Job, JobState, Lease, NewJob, PlacedJob
 from services.queue.operations import Settlement
 from services.queue.store import QUERIES, ROW_BY_ROW, STEADY_PLANS, Store, _ending_columns, _lease
 
@@ -47,8 +47,14 @@ def new_job(**fields: Any) -> NewJob:
     return NewJob(**{**made_up, **fields})
 
 
+async def put_each(store: Store, jobs: Sequence[NewJob]) -> list[PlacedJob | DomainError]:
+    """Put jobs in as so many callers at once do."""
+    found = await operations.enqueue(store, [[job] for job in jobs])
+    return [answer[0] if isinstance(answer, list) else answer for answer in found]
+
+
 async def put(store: Store, **fields: Any) -> Job:
-    (placed,) = await operations.enqueue(store, [new_job(**fields)])
+    (placed,) = await put_each(store, [new_job(**fields)])
     assert isinstance(placed, PlacedJob)
     return placed.job
 
@@ -116,18 +122,39 @@ async def test_a_bad_job_of_a_batch_does_not_spoil_the_others(store: Store) -> N
         )
     finally:
         loop.cancel()
-    assert [isinstance(outcome, PlacedJob) for outcome in outcomes] == [True, False, True]
+    assert [isinstance(outcome, list) for outcome in outcomes] == [True, False, True]
+
+
+async def test_a_group_goes_in_whole_or_not_at_all_and_others_do_not_suffer(store: Store, url: str) -> None:
+    await put(store, idempotency_key="known", payload=b"first")
+    enqueuer = Enqueuer(store, Bell())
+    loop = asyncio.create_task(enqueuer.run())
+    try:
+        outcomes = await asyncio.gather(
+            enqueuer.enqueue(new_job(), new_job()),
+            enqueuer.enqueue(new_job(), new_job(idempotency_key="known", payload=b"other")),
+            enqueuer.enqueue(new_job(idempotency_key="known", payload=b"first"), new_job()),
+            return_exceptions=True,
+        )
+    finally:
+        loop.cancel()
+    assert [len(outcome) if isinstance(outcome, list) else type(outcome) for outcome in outcomes] == [
+        2,
+        IdempotencyKeyReused,
+        2,
+    ]
+    assert rows(url, "SELECT count(*) FROM job") == [(4,)]
 
 
 async def test_positions_within_and_across_batches(store: Store) -> None:
-    first = await operations.enqueue(store, [new_job(key=key) for key in ("a", "b", "a", "", "a")])
-    second = await operations.enqueue(store, [new_job(key=key) for key in ("b", "a")])
+    first = await put_each(store, [new_job(key=key) for key in ("a", "b", "a", "", "a")])
+    second = await put_each(store, [new_job(key=key) for key in ("b", "a")])
     assert [placed.position for placed in (*first, *second) if isinstance(placed, PlacedJob)] == [0, 0, 1, 0, 2, 1, 3]
 
 
 async def test_one_batch_may_hold_an_intent_twice(store: Store) -> None:
     job = new_job(key="s")
-    first, same, other = await operations.enqueue(
+    first, same, other = await put_each(
         store, [job, replace(job, id=new_id()), replace(job, id=new_id(), payload=b"other")]
     )
     assert first == same
@@ -145,7 +172,7 @@ async def test_an_expired_intent_stands_for_nothing(store: Store, url: str) -> N
 
 
 async def test_thirty_claims_at_once_lease_each_job_once(url: str, store: Store) -> None:
-    await operations.enqueue(store, [new_job(priority=n % 3) for n in range(100)])
+    await put_each(store, [new_job(priority=n % 3) for n in range(100)])
 
     async def replica() -> list[Lease]:
         async with Store(url) as own:

@@ -39,6 +39,21 @@ async def test_what_comes_during_a_batch_makes_up_the_next() -> None:
     assert batches == [[0], [1, 2, 3], [4, 5]]
 
 
+async def test_items_weigh_what_they_weigh_and_a_heavy_one_goes_alone() -> None:
+    batches: list[Sequence[int]] = []
+
+    async def work(items: Sequence[int]) -> Sequence[int]:
+        batches.append(items)
+        return items
+
+    batcher: Batcher[int, int] = Batcher(work, limit=10, weigh=int)
+    items = [4, 6, 1, 25, 10, 1]
+    waiting = [batcher.put(item) for item in items]
+    async with running(batcher):
+        assert await asyncio.gather(*waiting) == items
+    assert batches == [[4, 6], [1], [25], [10], [1]]
+
+
 async def test_each_item_has_its_own_end() -> None:
     async def work(items: Sequence[int]) -> Sequence[int | Exception]:
         return [ValueError("odd") if item % 2 else item for item in items]

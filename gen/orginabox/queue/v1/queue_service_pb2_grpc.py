@@ -127,7 +127,8 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnqueueJobs(self, request, context):
-        """Put many jobs in, with one commit. The answers stand in the order of the jobs. One that is refused refuses all.
+        """Put many jobs in, with one commit. The answers stand in the order of the jobs, without their payloads. One that is
+        refused refuses all.
         Refusals: IDEMPOTENCY_KEY_REUSED, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -23,7 +23,8 @@ class QueueServiceStub:
     Refusals: IDEMPOTENCY_KEY_REUSED when the key stands for a job with another kind, key or payload.
     """
     EnqueueJobs: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.EnqueueJobsRequest, _queue_service_pb2.EnqueueJobsResponse]
-    """Put many jobs in, with one commit. The answers stand in the order of the jobs. One that is refused refuses all.
+    """Put many jobs in, with one commit. The answers stand in the order of the jobs, without their payloads. One that is
+    refused refuses all.
     Refusals: IDEMPOTENCY_KEY_REUSED, JOB_NOT_FOUND.
     """
     StreamJobs: _aio.StreamUnaryMultiCallable[_queue_service_pb2.StreamJobsRequest, _queue_service_pb2.StreamJobsResponse]
@@ -95,7 +96,8 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_service_pb2.EnqueueJobsRequest,
         context: _aio.ServicerContext[_queue_service_pb2.EnqueueJobsRequest, _abc.Awaitable[_queue_service_pb2.EnqueueJobsResponse]],
     ) -> _abc.Awaitable[_queue_service_pb2.EnqueueJobsResponse]:
-        """Put many jobs in, with one commit. The answers stand in the order of the jobs. One that is refused refuses all.
+        """Put many jobs in, with one commit. The answers stand in the order of the jobs, without their payloads. One that is
+        refused refuses all.
         Refusals: IDEMPOTENCY_KEY_REUSED, JOB_NOT_FOUND.
         """
 
