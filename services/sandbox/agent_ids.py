@@ -1,4 +1,4 @@
-"""Ids in opencode's own form, made from ours: the same turn always has the same message."""
+"""Ids in opencode's own form, made from ours: the same words of a user always are the same message."""
 
 import hashlib
 import time
@@ -16,6 +16,20 @@ def message_id(turn_id: UUID) -> str:
     them where times are equal, so ours carry the time of the turn.
     """
     milliseconds = turn_id.int >> 80 if turn_id.version == _TIME_VERSION else time.time_ns() // 1_000_000
-    stamp = (milliseconds * 0x1000 + 1) & 0xFFFF_FFFF_FFFF
-    digest = hashlib.sha256(turn_id.bytes).digest()
-    return f"msg_{stamp:012x}" + "".join(_DIGITS[byte % len(_DIGITS)] for byte in digest[:_RANDOM_LENGTH])
+    return _message_id(milliseconds * 0x1000 + 1, turn_id)
+
+
+def said_message_id(request_id: UUID) -> str:
+    """The id of a message that is said into a running turn now: it stands behind all that the turn holds."""
+    return _message_id(time.time_ns() * 0x1000 // 1_000_000, request_id)
+
+
+def part_id(message: str) -> str:
+    """The id of the only part of a message: saying it again replaces it."""
+    return "prt_" + message.removeprefix("msg_")
+
+
+def _message_id(stamp: int, name: UUID) -> str:
+    digest = hashlib.sha256(name.bytes).digest()
+    random = "".join(_DIGITS[byte % len(_DIGITS)] for byte in digest[:_RANDOM_LENGTH])
+    return f"msg_{stamp & 0xFFFF_FFFF_FFFF:012x}{random}"

@@ -4,17 +4,21 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from services.kit import telemetry
+from services.kit.errors import DomainError
 from services.sandbox import agent_events as said_by
 from services.sandbox import translate
 from services.sandbox.agent_events import AgentEvent
-from services.sandbox.event import Aborted, Completed, Failed, Reply, Retrying, Terminal
+from services.sandbox.agent_ids import message_id, said_message_id
+from services.sandbox.event import Aborted, Completed, Failed, Reply, Retrying, Terminal, UserSteered, WrapUpAsked
 from services.sandbox.hub import Feed, Hub
-from services.sandbox.opencode import Opencode, OpencodeError
-from services.sandbox.patience import Patience
-from services.sandbox.run import Model, PermissionNotFound, Run
+from services.sandbox.opencode import OpencodeError
+from services.sandbox.patience import Patience, TurnClock
+from services.sandbox.run import PermissionNotFound, Run, TurnEnded
+from services.sandbox.steering import Steering, Voice
 from services.sandbox.translate import Translator
 
 _TICK = 0.25
@@ -22,7 +26,18 @@ _TICK = 0.25
 LOST = Failed("SANDBOX_LOST", "The sandbox ended while the turn ran. The session and its files are kept: ask again.")
 _NEVER_BEGAN = Failed("AGENT_ERROR", "The agent did not take up the turn.")
 _NOBODY_READ = Failed("AGENT_ERROR", "The turn said more than fits, and nobody read it.")
-_NOBODY_ANSWERED = "Nobody answered in time. Go on without it, or end with a question."
+_TOOK_TOO_LONG = Failed(
+    "TURN_TIME_EXCEEDED",
+    "The turn took longer than a turn may, and was stopped. What it did is kept: ask for the rest.",
+)
+_NOBODY_ANSWERED = (
+    "Nobody answered in time whether this may be done. It was not refused by the user. Go on without it, "
+    "or end and say what is needed."
+)
+_WRAP_UP = (
+    "This turn nears its time limit. Stop starting new work, bring what you do to a good end, then say what is done "
+    "and what is left. This note was not written by the user."
+)
 
 
 class TurnDriver:
@@ -30,23 +45,28 @@ class TurnDriver:
 
     Args:
         run: Where the events go.
-        agent: The opencode server of the sandbox.
-        hub: Its events.
-        session_id: The session in opencode's words.
-        message_id: The message that begins the turn, in opencode's words.
+        voice: The agent's session that it runs in.
+        hub: The events of the agent.
         patience: The deadlines.
     """
 
-    def __init__(
-        self, run: Run, agent: Opencode, hub: Hub, session_id: str, message_id: str, patience: Patience
-    ) -> None:
+    def __init__(self, run: Run, voice: Voice, hub: Hub, patience: Patience) -> None:
         self._run = run
-        self._agent = agent
+        self._voice = voice
+        self._agent = voice.agent
+        self._session_id = voice.session_id
         self._hub = hub
-        self._session_id = session_id
-        self._message_id = message_id
         self._patience = patience
-        self._translator = Translator(session_id, message_id)
+        self._message_id = message_id(run.turn.id)
+        self._translator = Translator(voice.session_id, self._message_id)
+        self._steering = Steering(run, voice, self._translator)
+        # The agent has the turn's first message, or never gets it.
+        self._prompted = asyncio.Event()
+        # How the turn ends is decided.
+        self._closing = False
+        self._clock = TurnClock(time.monotonic())
+        self._clocks_time = 0.0
+        self._wrap_up_asked = False
         self._abort_time: float | None = None
         self._abort_calls = 0
         self._heard_time = 0.0
@@ -58,16 +78,18 @@ class TurnDriver:
         self._asked_times: dict[str, float] = {}
         self._replies: dict[str, Reply] = {}
 
-    async def drive(self, model: Model, agent: str) -> None:
+    async def drive(self) -> None:
         """Run the turn to its terminal event."""
         try:
-            terminal = await self._turn(model, agent)
+            terminal = await self._turn()
         except OpencodeError as error:
             telemetry.log().warning("agent refused", turn_id=str(self._run.turn.id), status=error.status)
             terminal = _NEVER_BEGAN if error.status else LOST
         except Exception:  # noqa: BLE001 - a turn always ends with an event, whatever broke
             telemetry.log().exception("turn broke", turn_id=str(self._run.turn.id))
             terminal = Failed("INTERNAL", "Something went wrong in the box. The logs of the sandbox service say what.")
+        finally:
+            self._prompted.set()
         self._run.append(terminal)
 
     async def abort(self) -> None:
@@ -75,6 +97,27 @@ class TurnDriver:
         if self._abort_time is None:
             self._abort_time = time.monotonic()
             await self._stop_agent()
+
+    async def steer(self, request_id: UUID, text: str) -> None:
+        """Say something into the turn. What was taken is part of the turn: the agent reads it before the end.
+
+        Raises:
+            TurnEnded: It is too late.
+            ServiceUnavailable: The agent did not take it.
+        """
+        await self._prompted.wait()
+        async with self._steering.lock:
+            if request_id in self._run.steered:
+                return
+            if self._ends:
+                raise TurnEnded("the turn has ended", turnId=self._run.turn.id)
+            await self._steering.say(said_message_id(request_id), text, UserSteered(text))
+            self._run.steered.add(request_id)
+
+    @property
+    def _ends(self) -> bool:
+        """Whether nothing that is said now can be part of the turn."""
+        return self._run.ended or self._closing or self._abort_time is not None or self._idle_time is not None
 
     async def reply(self, permission_id: str, reply: Reply, message: str) -> None:
         """Answer a permission.
@@ -86,27 +129,33 @@ class TurnDriver:
             raise PermissionNotFound("the turn does not wait for this permission", permissionId=permission_id)
         await self._answer(permission_id, reply, message)
 
-    async def _turn(self, model: Model, agent: str) -> Terminal:
+    async def _turn(self) -> Terminal:
         with self._hub.feed(self._session_id) as feed:
             await self._hub.connected()
             if self._run.abort_requested:
                 return Aborted()
             self._heard_time = time.monotonic()
-            await self._agent.prompt(self._session_id, self._message_id, self._run.turn.text, model, agent)
+            await self._voice.say(self._message_id, self._run.turn.text)
+            self._prompted.set()
             while (terminal := self._end()) is None:
                 await self._step(feed)
+            self._closing = True
             if self._translator.has_gap:
                 await self._catch_up()
-            if not self._translator.idle:
-                await self._stop_agent()
+            async with self._steering.lock:
+                # What was on its way to the agent when the end came must not go on after it.
+                if not self._translator.idle or self._translator.unanswered:
+                    await self._stop_agent()
             return terminal
 
     async def _step(self, feed: Feed) -> None:
-        """Take in what came, or after a moment without anything look at the clocks."""
+        """Take in what came; now and then, and whenever nothing came for a moment, look at the clocks."""
+        if time.monotonic() - self._clocks_time > _TICK:
+            self._clocks_time = time.monotonic()
+            await self._look_at_clocks()
         try:
             said = feed.get_nowait() if not feed.empty() else await asyncio.wait_for(feed.get(), _TICK)
         except TimeoutError:
-            await self._look_at_clocks()
             return
         if isinstance(said, said_by.Connected):
             self._translator.stream_was_cut()
@@ -122,13 +171,23 @@ class TurnDriver:
                 await self._agent.reject_question(question_id)
             case said_by.StatusChanged(status=status) if status.type == "retry":
                 self._rate_limited = translate.is_rate_limit(status.message)
+        self._steering.hear(said)
         for event in self._translator.feed(said):
             self._run.append(event)
             if isinstance(event, Retrying):
                 self._expect_retry(event)
         if not self._translator.retrying:
             self._retry_time = None
+        self._clock.wait(bool(self._translator.pending_permissions), self._heard_time)
         if self._translator.idle and self._idle_time is None:
+            self._hear_idle()
+
+    def _hear_idle(self) -> None:
+        """The agent says that it is done. It is not while it has something to read, unless it was stopped."""
+        stopped = self._translator.error is not None or self._abort_time is not None
+        if not stopped and self._steering.holds_end():
+            self._translator.idle = 0
+        else:
             self._idle_time = self._heard_time
 
     def _expect_retry(self, event: Retrying) -> None:
@@ -150,6 +209,8 @@ class TurnDriver:
             return Aborted() if now - self._abort_time > self._patience.abort else None
         if self._retry_time is not None and now - self._retry_time >= self._patience.retries:
             return translate.RATE_LIMITED if self._rate_limited else translate.UNAVAILABLE
+        if self._clock.worked(now) > self._patience.hard_limit:
+            return _TOOK_TOO_LONG
         return self._end_of_silence(now - self._heard_time)
 
     def _end_when_idle(self, since: float) -> Terminal | None:
@@ -172,26 +233,57 @@ class TurnDriver:
         now = time.monotonic()
         for event in self._translator.release():
             self._run.append(event)
+        await self._steering.look_at_clock(self._patience.settle)
+        if self._idle_time is None and self._steering.ended_meanwhile():
+            self._idle_time = now
+        if not self._wrap_up_asked and not self._ends and self._clock.worked(now) > self._patience.soft_limit:
+            await self._ask_to_wrap_up(now)
         if self._behind:
             await self._catch_up()
         if self._abort_time is not None and self._idle_time is None and now - self._abort_time > self._abort_calls:
             # An abort that came before the agent had begun did nothing.
             await self._stop_agent()
-        for permission in self._translator.pending_permissions:
-            if now - self._asked_times.setdefault(permission, now) > self._patience.permission:
-                self._asked_times[permission] = now
-                await self._answer(permission, Reply.REJECT, _NOBODY_ANSWERED)
+        if self._patience.permission:
+            for permission in self._translator.pending_permissions:
+                asked_time = self._asked_times.setdefault(permission, now)
+                if now - asked_time > self._patience.permission and permission not in self._replies:
+                    await self._expire(permission)
+
+    async def _ask_to_wrap_up(self, now: float) -> None:
+        left = timedelta(seconds=max(0.0, self._patience.hard_limit - self._clock.worked(now)))
+        asked = WrapUpAsked(datetime.now(UTC) + left)
+        async with self._steering.lock:
+            try:
+                await self._steering.say(said_message_id(self._run.turn.id), _WRAP_UP, asked)
+            except DomainError as error:
+                telemetry.log().warning("turn not told to wrap up", turn_id=str(self._run.turn.id), reason=error.reason)
+            else:
+                self._wrap_up_asked = True
+
+    async def _expire(self, permission_id: str) -> None:
+        """Nobody answered. The agent is told so; it is no refusal by the user, and nobody is told that it were one."""
+        for event in self._translator.expire(permission_id):
+            self._run.append(event)
+        try:
+            await self._agent.reply_permission(permission_id, Reply.REJECT, _NOBODY_ANSWERED)
+        except OpencodeError as error:
+            if not error.status:
+                raise
+            telemetry.log().info("permission was gone when it expired", turn_id=str(self._run.turn.id))
 
     async def _answer(self, permission_id: str, reply: Reply, message: str) -> None:
+        # Noted first: while the answer is on its way the permission does not expire.
+        before, self._replies[permission_id] = self._replies.get(permission_id), reply
         try:
             await self._agent.reply_permission(permission_id, reply, message)
         except OpencodeError as error:
+            if before is None:
+                del self._replies[permission_id]
             if not error.status:
                 raise
             raise PermissionNotFound(
                 "the turn does not wait for this permission", permissionId=permission_id
             ) from error
-        self._replies[permission_id] = reply
 
     async def _stop_agent(self) -> None:
         self._abort_calls += 1
@@ -201,9 +293,10 @@ class TurnDriver:
     async def _catch_up(self) -> None:
         """Learn by REST what a cut stream did not tell. It is told as events, which the translator has seen or not."""
         try:
-            messages = await self._agent.messages(self._session_id)
-            asked = await self._agent.permissions()
+            # In this order: what an agent that is done has said is all in what is read after it.
             busy = await self._agent.busy_sessions()
+            asked = await self._agent.permissions()
+            messages = await self._agent.messages(self._session_id)
         except OpencodeError as error:
             telemetry.log().info("agent could not be asked", status=error.status)
             self._behind = True

@@ -1,7 +1,7 @@
 """What happens in a turn, in our words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -142,6 +142,27 @@ class PartsVoided:
 
 
 @dataclass(frozen=True)
+class UserSteered:
+    """The user said something into the turn."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class WrapUpAsked:
+    """The turn nears its limit in time: the agent was told to wrap up."""
+
+    hard_limit_time: datetime
+
+
+@dataclass(frozen=True)
+class PermissionExpired:
+    """Nobody answered the permission in time."""
+
+    permission_id: str
+
+
+@dataclass(frozen=True)
 class Completed:
     """The turn ended well."""
 
@@ -161,8 +182,8 @@ class Aborted:
 
 Event = (
     Started | TextDelta | ReasoningDelta | ToolStarted | ToolOutput | ToolFinished | PermissionAsked
-    | PermissionReplied | TodoUpdated | FileEdited | Usage | Retrying | PartsVoided | Completed | Failed
-    | Aborted
+    | PermissionReplied | PermissionExpired | TodoUpdated | FileEdited | Usage | Retrying | PartsVoided | UserSteered
+    | WrapUpAsked | Completed | Failed | Aborted
 )  # fmt: skip
 
 Terminal = Completed | Failed | Aborted
@@ -183,7 +204,7 @@ def merged(first: Event, second: Event) -> Event | None:
 def size_of(event: Event) -> int:
     """About how many bytes an event holds in memory."""
     match event:
-        case TextDelta() | ReasoningDelta() | ToolOutput():
+        case TextDelta() | ReasoningDelta() | ToolOutput() | UserSteered():
             return 200 + len(event.text)
         case ToolStarted():
             return 500 + len(str(event.input))

@@ -59,6 +59,10 @@ class SandboxHandler(sandbox_service_pb2_grpc.SandboxServiceServicer):
         await operations.abort_turn(self._fleet, UUID(request.turn_id))
         return pb.AbortTurnResponse()
 
+    async def SteerTurn(self, request: pb.SteerTurnRequest, context: Context) -> pb.SteerTurnResponse:
+        await operations.steer_turn(self._fleet, UUID(request.turn_id), UUID(request.request_id), request.text)
+        return pb.SteerTurnResponse()
+
     async def ReplyPermission(self, request: pb.ReplyPermissionRequest, context: Context) -> pb.ReplyPermissionResponse:
         await operations.reply_permission(
             self._fleet,

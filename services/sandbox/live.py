@@ -11,7 +11,7 @@ from services.sandbox.driver import Process
 from services.sandbox.driving import LOST, TurnDriver
 from services.sandbox.hub import Hub
 from services.sandbox.opencode import Opencode
-from services.sandbox.run import Model, Run
+from services.sandbox.run import Run
 from services.sandbox.sandbox import Sandbox
 from services.sandbox.volume import Bundle
 
@@ -50,9 +50,9 @@ class Live:
         active = self.active.get(run.turn.id)
         return active.driver if active else None
 
-    def start(self, run: Run, driver: TurnDriver, model: Model, agent: str) -> None:
+    def start(self, run: Run, driver: TurnDriver) -> None:
         """Drive a run in the background; it goes on whoever reads."""
-        task = asyncio.create_task(driver.drive(model, agent), name=f"turn-{run.turn.id}")
+        task = asyncio.create_task(driver.drive(), name=f"turn-{run.turn.id}")
         self.active[run.turn.id] = Active(run, driver, task)
         task.add_done_callback(lambda _: self._forget(run))
 

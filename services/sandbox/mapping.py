@@ -159,6 +159,18 @@ def _parts_voided(event: events.PartsVoided) -> turn_pb.PartsVoided:
     return turn_pb.PartsVoided(part_ids=event.part_ids)
 
 
+def _user_steered(event: events.UserSteered) -> turn_pb.UserSteered:
+    return turn_pb.UserSteered(text=event.text)
+
+
+def _wrap_up_asked(event: events.WrapUpAsked) -> turn_pb.WrapUpAsked:
+    return turn_pb.WrapUpAsked(hard_limit_time=time_to_proto(event.hard_limit_time))
+
+
+def _permission_expired(event: events.PermissionExpired) -> turn_pb.PermissionExpired:
+    return turn_pb.PermissionExpired(permission_id=event.permission_id)
+
+
 def _completed(_: events.Completed) -> turn_pb.TurnCompleted:
     return turn_pb.TurnCompleted()
 
@@ -217,6 +229,9 @@ EVENTS: Mapping[type[Event], tuple[str, _Make]] = {
     events.Usage: ("usage", _usage),
     events.Retrying: ("retrying", _retrying),
     events.PartsVoided: ("parts_voided", _parts_voided),
+    events.UserSteered: ("user_steered", _user_steered),
+    events.WrapUpAsked: ("wrap_up_asked", _wrap_up_asked),
+    events.PermissionExpired: ("permission_expired", _permission_expired),
     events.Completed: ("completed", _completed),
     events.Failed: ("failed", _failed),
     events.Aborted: ("aborted", _aborted),

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from services.sandbox.agent_events import AgentEvent, Message, PermissionRequested, SessionInfo, each, parse_event
+from services.sandbox.agent_ids import part_id
 from services.sandbox.event import Reply
 from services.sandbox.run import Model
 
@@ -60,13 +61,16 @@ class Opencode:
         return True
 
     async def prompt(self, session_id: str, message_id: str, text: str, model: Model, agent: str) -> None:
-        """Say something in a session. The server takes it on trust: whatever goes wrong comes as an event.
+        """Say something in a session, whether something runs in it or not. Saying it again changes nothing.
+
+        The server takes it on trust: whatever goes wrong comes as an event. While something runs, the agent reads it
+        with its next model call.
 
         The model is named every time: opencode keeps the last one for the session.
         """
         body: dict[str, Any] = {
             "messageID": message_id,
-            "parts": [{"type": "text", "text": text}],
+            "parts": [{"id": part_id(message_id), "type": "text", "text": text}],
             "model": {"providerID": model.provider_id, "modelID": model.model_id},
         }
         if agent:

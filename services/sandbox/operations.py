@@ -1,17 +1,17 @@
-"""The verbs of the room: claim and stop sandboxes, run and stop turns, answer permissions."""
+"""The verbs of the room: claim and stop sandboxes, run, steer and stop turns, answer permissions."""
 
 import asyncio
 from uuid import UUID
 
-from services.sandbox.agent_ids import message_id
 from services.sandbox.driving import TurnDriver
 from services.sandbox.event import Failed, Reply, Started
 from services.sandbox.fleet import Fleet
 from services.sandbox.live import Live
 from services.sandbox.opencode import OpencodeError
 from services.sandbox.patience import Patience
-from services.sandbox.run import PermissionNotFound, Run, RunLost, SessionBusy, Turn
+from services.sandbox.run import PermissionNotFound, Run, RunLost, SessionBusy, Turn, TurnEnded
 from services.sandbox.sandbox import RuntimeNotApplied, Sandbox, SandboxStartFailed
+from services.sandbox.steering import Voice
 from services.sandbox.store import Store
 
 _UNKNOWN_MODEL = Failed("MODEL_NOT_FOUND", "The applied runtime does not know this model. Choose one of its models.")
@@ -64,6 +64,18 @@ async def abort_turn(fleet: Fleet, turn_id: UUID) -> None:
     run.abort_requested = True
     if driver := _driver(fleet, run):
         await driver.abort()
+
+
+async def steer_turn(fleet: Fleet, turn_id: UUID, request_id: UUID, text: str) -> None:
+    """Say something into a run, once. What was taken belongs to the turn, even if the answer to this call was lost."""
+    run = _run(fleet, turn_id)
+    await run.begun()
+    if request_id in run.steered:
+        return
+    driver = _driver(fleet, run)
+    if driver is None:
+        raise TurnEnded("the turn has ended", turnId=turn_id)
+    await driver.steer(request_id, text)
 
 
 async def reply_permission(fleet: Fleet, turn_id: UUID, permission_id: str, reply: Reply, message: str) -> None:
@@ -119,8 +131,8 @@ async def _drive(store: Store, live: Live, patience: Patience, run: Run) -> None
     if not known:
         run.append(_UNKNOWN_MODEL)
         return
-    driver = TurnDriver(run, live.agent, live.hub, session, message_id(turn.id), patience)
-    live.start(run, driver, model, live.bundle.agent_for(model))
+    voice = Voice(live.agent, session, model, live.bundle.agent_for(model))
+    live.start(run, TurnDriver(run, voice, live.hub, patience))
 
 
 async def _agent_session(store: Store, live: Live, turn: Turn) -> str:

@@ -30,6 +30,13 @@ class SessionBusy(DomainError):
     reason = "SESSION_BUSY"
 
 
+class TurnEnded(DomainError):
+    """Nothing can be said into the turn any more."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "TURN_ENDED"
+
+
 class PermissionNotFound(DomainError):
     """The run does not wait for this permission."""
 
@@ -79,6 +86,8 @@ class Run:
         self.end_time: datetime | None = None
         # An abort may come before there is anything to stop; who begins the turn looks here first.
         self.abort_requested = False
+        # The requests whose words are in the turn.
+        self.steered: set[UUID] = set()
         self.size = 0
         self._limit = limit
         self._events: deque[Numbered] = deque()
@@ -86,6 +95,7 @@ class Run:
         self._handed_out = 0
         self._refusal: Exception | None = None
         self._changed = asyncio.Event()
+        self._begun = asyncio.Event()
 
     @property
     def last_sequence(self) -> int:
@@ -114,12 +124,20 @@ class Run:
         if isinstance(event, Completed | Failed | Aborted):
             self.end_time = time
         self._forget()
+        self._begun.set()
         self._wake()
 
     def refuse(self, refusal: Exception) -> None:
         """Tell every reader that the run did not begin."""
         self._refusal = refusal
+        self._begun.set()
         self._wake()
+
+    async def begun(self) -> None:
+        """Wait until the run has begun, or was refused."""
+        await self._begun.wait()
+        if self._refusal:
+            raise self._refusal
 
     async def read(self, after: int = 0) -> AsyncIterator[Sequence[Numbered]]:
         """The events after a number, in batches of what has happened meanwhile, until the terminal one.

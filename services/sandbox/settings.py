@@ -28,9 +28,17 @@ class SandboxSettings(MeshSettings):
     provider_silence_seconds: float = Field(
         default=600, gt=0, description="How long a model provider may say nothing before a turn fails."
     )
-    permission_seconds: float = Field(
-        default=1800, gt=0, description="How long a permission is waited for before it is refused."
+    permission_timeout: float = Field(
+        default=0,
+        ge=0,
+        description="Seconds after which a turn goes on without a permission that nobody answered. 0 waits for ever.",
     )
+    turn_soft_limit: float = Field(
+        default=3000,
+        gt=0,
+        description="Seconds of work after which an agent is told to wrap up. Waiting for a permission is no work.",
+    )
+    turn_hard_limit: float = Field(default=3600, gt=0, description="Seconds of work after which a turn is stopped.")
 
     def limits(self) -> Limits:
         """What one sandbox may use."""
@@ -41,7 +49,9 @@ class SandboxSettings(MeshSettings):
         return Patience(
             retries=self.provider_retry_seconds,
             silence=self.provider_silence_seconds,
-            permission=self.permission_seconds,
+            permission=self.permission_timeout,
+            soft_limit=self.turn_soft_limit,
+            hard_limit=self.turn_hard_limit,
         )
 
     @property

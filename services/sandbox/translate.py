@@ -54,6 +54,9 @@ class Translator:
         self._session_id = session_id
         self._message_id = message_id
         self._created = float("inf")
+        # What was said into the turn and not answered yet: when opencode noted it, infinite until it has.
+        self._unanswered: dict[str, float] = {}
+        self._prompts = {message_id}
         self._messages: set[str] = set()
         self._summaries: set[str] = set()
         self._descendants: set[str] = set()
@@ -88,6 +91,25 @@ class Translator:
     def has_gap(self) -> bool:
         """Whether text was missed that only REST can tell."""
         return any(text.gap and not text.ended for text in self._texts.values())
+
+    @property
+    def unanswered(self) -> list[str]:
+        """What was said into the turn, and the agent has not begun to answer."""
+        return list(self._unanswered)
+
+    def expect(self, message_id: str) -> None:
+        """A message of the user is said into the turn: what answers it belongs to the turn."""
+        self._prompts.add(message_id)
+        self._unanswered[message_id] = float("inf")
+
+    def unexpect(self, message_id: str) -> None:
+        """Nobody will answer a message."""
+        self._unanswered.pop(message_id, None)
+
+    def expire(self, permission_id: str) -> Iterator[Event]:
+        """Nobody has answered a permission in time. What opencode says of it from now on is no answer."""
+        self._permissions[permission_id] = False
+        yield events.PermissionExpired(permission_id)
 
     def stream_was_cut(self) -> None:
         """Pieces may have been missed: trust no piece of an unfinished text until its whole is known."""
@@ -142,12 +164,27 @@ class Translator:
     def _message(self, info: said_by.MessageInfo) -> None:
         if info.id == self._message_id:
             self._created = info.time.created
-        elif info.role == "assistant" and (info.parent_id == self._message_id or info.time.created >= self._created):
+        elif info.id in self._unanswered:
+            self._unanswered[info.id] = info.time.created
+        elif info.role == "assistant" and (info.parent_id in self._prompts or info.time.created >= self._created):
             # A compaction in the middle of a turn goes on under a message of its own, so the parent is not enough.
             self._messages.add(info.id)
             self.begun = True
             if info.summary is True:
                 self._summaries.add(info.id)
+            else:
+                self._answer(info)
+
+    def _answer(self, info: said_by.MessageInfo) -> None:
+        """Note what a model call answers: the message that it names, and whatever was said before that one."""
+        if info.parent_id in self._unanswered:
+            answered = [message for message in self._unanswered if message <= str(info.parent_id)]
+        elif info.parent_id in self._prompts:
+            answered = []
+        else:
+            answered = [message for message, created in self._unanswered.items() if created <= info.time.created]
+        for message in answered:
+            del self._unanswered[message]
 
     def _status(self, status: said_by.Status) -> Iterator[Event]:
         self.begun = self.begun or status.type == "busy"

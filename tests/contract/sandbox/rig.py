@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -84,6 +84,7 @@ class Rig:
     """What the tests drive."""
 
     stub: sandbox_service_pb2_grpc.SandboxServiceStub
+    handler: SandboxHandler
     fleet: Fleet
     store: Store
     model: ModelServer
@@ -130,6 +131,21 @@ class Rig:
         hub._connected.clear()
         await asyncio.sleep(pause)
         hub._reader = asyncio.create_task(hub._read_for_ever())
+
+    async def steer(self, turn_id: str, text: str, request_id: str = "") -> None:
+        """Say something into a turn."""
+        request = pb.SteerTurnRequest(turn_id=turn_id, request_id=request_id or str(new_id()), text=text)
+        await self.stub.SteerTurn(request, timeout=30)
+
+    @contextmanager
+    def patience(self, **deadlines: float) -> Iterator[None]:
+        """Other deadlines for the turns that begin in this block."""
+        before = self.handler._patience
+        self.handler._patience = replace(before, **deadlines)
+        try:
+            yield
+        finally:
+            self.handler._patience = before
 
     async def bash(self, sandbox_id: str, command: str) -> str:
         """What a command of the agent prints, errors included."""
@@ -187,13 +203,14 @@ async def sandbox_rig(database_url: str, home: Path, patience: Patience | None =
         place = Place(volumes=home / "sandboxes", runtime=home / "runtime", model_door=door)
         fleet = Fleet(Bubblewrap(BINARY), place, issue, report)
 
+        handler = SandboxHandler(store, fleet, patience or Patience(retries=3))
+
         def register(server: grpc.aio.Server) -> None:
-            handler = SandboxHandler(store, fleet, patience or Patience(retries=3))
             sandbox_service_pb2_grpc.add_SandboxServiceServicer_to_server(handler, server)
 
         async with served(["orginabox.sandbox.v1.SandboxService"], register) as channel:
             stub = sandbox_service_pb2_grpc.SandboxServiceStub(channel)
             try:
-                yield Rig(stub, fleet, store, model, home, tokens)
+                yield Rig(stub, handler, fleet, store, model, home, tokens)
             finally:
                 await fleet.stop_all()
