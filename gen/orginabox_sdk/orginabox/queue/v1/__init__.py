@@ -1252,7 +1252,8 @@ class QueueServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "EnqueueJobsResponse":
         """
-        Put many jobs in, with one commit. The answers stand in the order of the jobs. One that is refused refuses all.
+        Put many jobs in, with one commit. The answers stand in the order of the jobs, without their payloads. One that is
+        refused refuses all.
         Refusals: IDEMPOTENCY_KEY_REUSED, JOB_NOT_FOUND.
         """
 
