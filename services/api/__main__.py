@@ -8,6 +8,7 @@ import grpc
 from orginabox.api.v1 import (
     audit_service_pb2_grpc,
     health_service_pb2_grpc,
+    job_service_pb2_grpc,
     provider_service_pb2_grpc,
     session_service_pb2_grpc,
     turn_service_pb2_grpc,
@@ -18,9 +19,11 @@ from orginabox.runtime.v1 import runtime_service_pb2_grpc as runtime_grpc
 from orginabox.sandbox.v1 import sandbox_service_pb2_grpc as sandbox_grpc
 from orginabox.turn.v1 import turn_log_service_pb2_grpc
 
+from services.api.courier import Courier
 from services.api.dispatcher import Dispatcher
 from services.api.feed import Feeds
 from services.api.health_handler import HealthHandler
+from services.api.job_handler import JobHandler
 from services.api.provider_handler import AuditHandler, ProviderHandler
 from services.api.reaper import Reaper
 from services.api.session_handler import SessionHandler
@@ -40,6 +43,7 @@ SERVICES = (
     "orginabox.api.v1.ProviderService",
     "orginabox.api.v1.AuditService",
     "orginabox.api.v1.HealthService",
+    "orginabox.api.v1.JobService",
     "orginabox.turn.v1.TurnLogService",
 )
 
@@ -56,9 +60,9 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
     ):
         store, feeds = Store(database), Feeds()
         queue, audits = queue_grpc.QueueServiceStub(to_queue), audit_grpc.AuditServiceStub(to_audit)
+        sandboxes = sandbox_grpc.SandboxServiceStub(to_sandbox)
 
         def register(server: grpc.aio.Server) -> None:
-            sandboxes = sandbox_grpc.SandboxServiceStub(to_sandbox)
             session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionHandler(store, sandboxes), server)
             turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnHandler(store, feeds, sandboxes), server)
             provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(
@@ -66,11 +70,13 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             )
             audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditHandler(audits), server)
             health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthHandler(store), server)
+            job_service_pb2_grpc.add_JobServiceServicer_to_server(JobHandler(store, queue), server)
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
 
         background = [
             asyncio.create_task(Dispatcher(store, queue, audits).run()),
-            asyncio.create_task(Reaper(store, feeds, queue).run()),
+            asyncio.create_task(Reaper(store, feeds, queue, sandboxes).run()),
+            asyncio.create_task(Courier(store, sandboxes).run()),
         ]
         layers = [single_operator(settings.key())]
         await serve(settings.address("api"), SERVICES, register, layers=layers, stop=stop)

@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.audit.v1 import audit_service_pb2, audit_service_pb2_grpc, record_pb2
 from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc
 
+from services.api import inbox
 from services.api.outbox import Outgoing, Receiver
 from services.api.store import Store
 from services.kit import telemetry
@@ -89,9 +90,14 @@ class Dispatcher:
                 trace_parent=message.message["trace_parent"],
             )
         )
-        async with self._store.transaction() as tx:
-            await tx.save_job(message.tenant_id, UUID(turn_id), UUID(answer.job.job_id))
-            await tx.delete_outbox([message.number])
+        await inbox.save_job(
+            self._store,
+            message.tenant_id,
+            UUID(message.message["session_id"]),
+            UUID(turn_id),
+            UUID(answer.job.job_id),
+            message.number,
+        )
 
     async def _append(self, waiting: list[Outgoing]) -> None:
         await self._audit.AppendRecords(

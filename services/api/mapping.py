@@ -9,11 +9,12 @@ from orginabox.errors.v1 import error_reason_pb2
 from orginabox.runtime.v1 import model_pb2
 from orginabox.turn.v1 import turn_event_pb2
 
-from services.api.session import ModelRef, Session
+from services.api.session import BusyPolicy, ModelRef, Session
 from services.api.turn import Ending, Event, Turn, TurnState
 from services.kit.status import PREFIX
 
 _STATES = {state: turn_pb2.TurnState.Value(f"TURN_STATE_{state.name}") for state in TurnState}
+_POLICIES = {session_pb2.BusyPolicy.Value(f"BUSY_POLICY_{policy.name}"): policy for policy in BusyPolicy}
 _ENDINGS = {"completed": TurnState.COMPLETED, "failed": TurnState.FAILED, "aborted": TurnState.ABORTED}
 
 
@@ -36,6 +37,11 @@ def model_to_proto(model: ModelRef | None) -> model_pb2.Model | None:
     return model_pb2.Model(provider_id=model.provider_id, model_id=model.model_id) if model else None
 
 
+def policy_from_proto(policy: session_pb2.BusyPolicy.ValueType) -> BusyPolicy | None:
+    """A policy that was asked for, or None when none was."""
+    return _POLICIES.get(policy)
+
+
 def session_to_proto(session: Session) -> session_pb2.Session:
     """A session on the wire."""
     return session_pb2.Session(
@@ -45,6 +51,7 @@ def session_to_proto(session: Session) -> session_pb2.Session:
         create_time=time_to_proto(session.create_time),
         update_time=time_to_proto(session.update_time),
         active_turn_id=str(session.active_turn_id or ""),
+        busy_policy=session_pb2.BusyPolicy.Value(f"BUSY_POLICY_{session.busy_policy.name}"),
     )
 
 

@@ -1,18 +1,16 @@
 """What clients may do: one verb, one function, one transaction."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
 from services.api import outbox
-from services.api.session import ModelRef, Session, SessionBusy, title_from
-from services.api.store import NewTurn, Store, Transaction
+from services.api.session import ModelRef, Session, SessionBusy
+from services.api.store import Store, Transaction
 from services.api.turn import (
-    INBOX_LIMIT,
     Ending,
     Event,
-    InboxFull,
     Lease,
     SequenceGap,
     Turn,
@@ -32,14 +30,6 @@ EndingEvent = Callable[[UUID, int, Ending], Event]
 """Makes the terminal event with a number: the contract's bytes are not this module's business."""
 
 
-@dataclass(frozen=True)
-class Prompted:
-    """A prompt that is on disk: its turn, and its place in line."""
-
-    turn: Turn
-    position: int
-
-
 async def create_session(
     store: Store, caller: Caller, title: str, model: ModelRef | None, request_id: UUID | None
 ) -> Session:
@@ -48,7 +38,7 @@ async def create_session(
         session_id = new_id()
         if not await tx.insert_session(caller, session_id, title, model, request_id):
             return await _first_session(tx, caller, title, model, request_id)
-        await _record(tx, caller, "agent.session_create", f"session:{session_id}", session_id)
+        await record(tx, caller, "agent.session_create", f"session:{session_id}", session_id)
         return await tx.find_session(caller, session_id)
 
 
@@ -76,15 +66,6 @@ async def list_sessions(
         return await tx.list_sessions(caller, before, limit)
 
 
-async def rename_session(store: Store, caller: Caller, session_id: UUID, title: str) -> Session:
-    """Give a session another title."""
-    async with store.transaction() as tx:
-        await tx.lock_session(caller, session_id)
-        await tx.rename_session(caller, session_id, title)
-        await _record(tx, caller, "agent.session_update", f"session:{session_id}", session_id)
-        return await tx.find_session(caller, session_id)
-
-
 async def delete_session(store: Store, caller: Caller, session_id: UUID) -> None:
     """Delete a session with all that was said in it."""
     async with store.transaction() as tx:
@@ -92,7 +73,7 @@ async def delete_session(store: Store, caller: Caller, session_id: UUID) -> None
         if await tx.count_live_turns(session):
             raise SessionBusy(session_id)
         await tx.delete_session(caller, session_id)
-        await _record(tx, caller, "agent.session_delete", f"session:{session_id}", session_id)
+        await record(tx, caller, "agent.session_delete", f"session:{session_id}", session_id)
 
 
 async def list_history(
@@ -115,33 +96,6 @@ async def _make_answer(tx: Transaction, turn: Turn, answer_of: Answer) -> bytes 
     answer = answer_of(turn, events)
     await tx.save_answer(turn, answer)
     return answer
-
-
-async def prompt(
-    store: Store,
-    caller: Caller,
-    session_id: UUID,
-    text: str,
-    model: ModelRef | None,
-    *,
-    request_id: UUID | None,
-    trace_parent: str,
-) -> Prompted:
-    """Take a prompt: turn, job and audit record in one commit. A repeated request id answers with the first turn."""
-    async with store.transaction() as tx:
-        session = await tx.lock_session(caller, session_id)
-        if request_id and (first := await tx.find_turn_by_request(session, request_id)):
-            if first.text != text or first.model != (model or session.model):
-                raise RequestIdReused("this request id said something else; use a new one", requestId=request_id)
-            return Prompted(first, await tx.count_turns_before(first))
-        position = await tx.count_live_turns(session)
-        if position >= INBOX_LIMIT:
-            raise InboxFull(session_id)
-        turn = await tx.insert_turn(NewTurn(new_id(), session, text, model or session.model, request_id))
-        await tx.touch_session(session, title_from(text))
-        await tx.send(outbox.turn_job(turn, trace_parent))
-        await _record(tx, caller, "agent.prompt", f"turn:{turn.id}", session_id)
-    return Prompted(turn, position)
 
 
 async def get_turn(store: Store, caller: Caller, turn_id: UUID) -> Turn:
@@ -167,7 +121,7 @@ async def abort_turn(store: Store, caller: Caller, turn_id: UUID, event_of: Endi
         turn = await tx.lock_turn(caller, turn_id)
         if turn.ended:
             return turn, []
-        await _record(tx, caller, "agent.abort", f"turn:{turn.id}", turn.session_id)
+        await record(tx, caller, "agent.abort", f"turn:{turn.id}", turn.session_id)
         if turn.state is TurnState.QUEUED:
             return await _end_here(tx, turn, Ending(TurnState.ABORTED), event_of)
         turn = replace(turn, abort_requested=True)
@@ -182,20 +136,23 @@ async def record_reply(store: Store, caller: Caller, turn_id: UUID, permission_i
         if turn.ended:
             raise TurnEnded(turn_id)
         action = "tool.permission_deny" if reply == "reject" else "tool.permission_grant"
-        await _record(tx, caller, action, f"turn:{turn.id}", turn.session_id, permission_id=permission_id, reply=reply)
+        await record(tx, caller, action, f"turn:{turn.id}", turn.session_id, permission_id=permission_id, reply=reply)
         return turn
 
 
 async def record_action(store: Store, caller: Caller, action: str, target: str) -> None:
     """Put on record what the caller is about to have another service do."""
     async with store.transaction() as tx:
-        await _record(tx, caller, action, target, None)
+        await record(tx, caller, action, target, None)
 
 
-async def open_log(store: Store, turn_id: UUID, lease: Lease) -> Turn:
-    """Make the holder of a lease the writer of a turn's log. A turn that has ended stays as it is."""
+async def open_log(store: Store, ticket: UUID, lease: Lease) -> Turn:
+    """Make the holder of a lease the writer of the log of the turn that has its place in line.
+
+    From now on the turn runs, so its place cannot change hands any more. A turn that has ended stays as it is.
+    """
     async with store.transaction() as tx:
-        turn = await tx.lock_turn_for_work(turn_id)
+        turn = await tx.inbox.lock_turn_of_ticket(ticket)
         if turn.ended:
             return turn
         turn = turn.open_by(lease, _now())
@@ -218,11 +175,14 @@ async def append_events(store: Store, turn_id: UUID, lease_token: str, events: l
     return turn
 
 
-async def fail_turn(store: Store, turn_id: UUID, ending: Ending, event_of: EndingEvent) -> list[Event]:
-    """End a turn that no worker will end any more, and return the events that this added to its log."""
+async def fail_turn(store: Store, failed: Turn, ending: Ending, event_of: EndingEvent) -> list[Event]:
+    """End a turn that no worker will end any more, and return the events that this added to its log.
+
+    A turn that has another job by now, since it changed places, is left alone.
+    """
     async with store.transaction() as tx:
-        turn = await tx.lock_turn_for_work(turn_id)
-        if turn.ended:
+        turn = await tx.lock_turn_for_work(failed.id)
+        if turn.ended or turn.job_id != failed.job_id:
             return []
         return (await _end_here(tx, turn, ending, event_of))[1]
 
@@ -250,12 +210,15 @@ async def _end(tx: Transaction, turn: Turn, ending: Ending) -> Turn:
     turn = turn.end(ending, _now())
     await tx.save_turn(turn)
     await tx.send(outbox.end_record(new_id(), turn))
+    # What was said into it and has not arrived is a turn of its own from now on.
+    tx.wake(outbox.Receiver.SANDBOX)
     return turn
 
 
-async def _record(
+async def record(
     tx: Transaction, caller: Caller, action: str, target: str, session_id: UUID | None, **payload: str
 ) -> None:
+    """Put on record what the caller does, in the transaction that does it."""
     await tx.send(outbox.audit_record(new_id(), caller, action, target=target, session_id=session_id, **payload))
 
 

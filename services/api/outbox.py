@@ -10,10 +10,11 @@ from services.kit.caller import Caller
 
 
 class Receiver(Enum):
-    """Who has to be told."""
+    """Who has to be told. What the sandbox has to be told is kept in a table of its own."""
 
     QUEUE = "queue"
     AUDIT = "audit"
+    SANDBOX = "sandbox"
 
 
 @dataclass(frozen=True)

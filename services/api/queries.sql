@@ -18,10 +18,11 @@ LEFT JOIN LATERAL (
 WHERE s.session_id = %(id)s::uuid AND s.tenant_id = %(tenant)s::uuid AND s.user_id = %(user)s::uuid;
 
 -- name: lock_session
--- Hold a session, so that its turns get their order one at a time.
+-- Hold a session, so that its turns get their order one at a time. Not against those who only refer to it: writing a turn
+-- twice checks that, and whoever does it holds the turn, which comes after the session.
 SELECT s.*, NULL::uuid AS active_turn_id FROM session s
 WHERE s.session_id = %(id)s::uuid AND s.tenant_id = %(tenant)s::uuid AND s.user_id = %(user)s::uuid
-FOR UPDATE;
+FOR NO KEY UPDATE;
 
 -- name: list_sessions
 SELECT s.*, active.turn_id AS active_turn_id
@@ -35,8 +36,10 @@ WHERE s.tenant_id = %(tenant)s::uuid AND s.user_id = %(user)s::uuid
 ORDER BY s.update_time DESC, s.session_id DESC
 LIMIT %(limit)s::int;
 
--- name: rename_session
-UPDATE session SET title = %(title)s::text
+-- name: update_session
+-- An empty title and no policy keep what there is.
+UPDATE session SET title = coalesce(nullif(%(title)s::text, ''), title),
+    busy_policy = coalesce(%(busy_policy)s::text, busy_policy)
 WHERE session_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid AND user_id = %(user)s::uuid;
 
 -- name: touch_session
@@ -52,8 +55,8 @@ SELECT count(*) AS live FROM turn
 WHERE session_id = %(session)s::uuid AND tenant_id = %(tenant)s::uuid AND end_time IS NULL;
 
 -- name: insert_turn
-INSERT INTO turn (turn_id, tenant_id, user_id, session_id, request_id, text, provider_id, model_id)
-VALUES (%(id)s::uuid, %(tenant)s::uuid, %(user)s::uuid, %(session)s::uuid, %(request)s::uuid, %(text)s::text,
+INSERT INTO turn (turn_id, ticket, tenant_id, user_id, session_id, request_id, text, provider_id, model_id)
+VALUES (%(id)s::uuid, %(id)s::uuid, %(tenant)s::uuid, %(user)s::uuid, %(session)s::uuid, %(request)s::uuid, %(text)s::text,
         %(provider)s::text, %(model)s::text)
 RETURNING *;
 
@@ -129,9 +132,6 @@ SELECT * FROM turn
 WHERE end_time IS NULL AND job_id IS NOT NULL AND create_time < now() - interval '5 seconds'
 ORDER BY create_time
 LIMIT 200;
-
--- name: save_job
-UPDATE turn SET job_id = %(job)s::uuid WHERE turn_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid;
 
 -- name: insert_outbox
 INSERT INTO outbox (tenant_id, receiver, message)

@@ -4,8 +4,10 @@ import asyncio
 
 import grpc
 from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
+from orginabox.sandbox.v1 import sandbox_service_pb2_grpc
 
 from services.api import mapping, operations
+from services.api.abort import abort_run
 from services.api.feed import Feeds
 from services.api.store import Store
 from services.api.turn import Ending, Turn, TurnState
@@ -15,6 +17,7 @@ from services.kit.status import reason_of
 
 SWEEP_SECONDS = 5.0
 
+_CANCELLED = Ending(TurnState.ABORTED)
 _GONE = Ending(
     TurnState.FAILED,
     "ATTEMPTS_EXHAUSTED",
@@ -25,10 +28,17 @@ _GONE = Ending(
 class Reaper:
     """Looks after the turns that live for longer than a moment."""
 
-    def __init__(self, store: Store, feeds: Feeds, queue: queue_service_pb2_grpc.QueueServiceStub) -> None:
+    def __init__(
+        self,
+        store: Store,
+        feeds: Feeds,
+        queue: queue_service_pb2_grpc.QueueServiceStub,
+        sandboxes: sandbox_service_pb2_grpc.SandboxServiceStub,
+    ) -> None:
         self._store = store
         self._feeds = feeds
         self._queue = queue
+        self._sandboxes = sandboxes
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -44,21 +54,26 @@ class Reaper:
         async with self._store.transaction() as tx:
             turns = await tx.list_live_turns()
         for turn in turns:
-            if await self._job_is_over(turn):
-                await self._end(turn)
+            if ending := await self._ending(turn):
+                await self._end(turn, ending)
 
-    async def _end(self, turn: Turn) -> None:
+    async def _end(self, turn: Turn, ending: Ending) -> None:
         telemetry.log().warning("turn given up", turn_id=str(turn.id), job_id=str(turn.job_id))
+        if turn.state is TurnState.RUNNING:
+            await abort_run(self._sandboxes, turn.id)  # no worker hears of it any more
         with self._feeds.join(turn.id) as feed:
-            if events := await operations.fail_turn(self._store, turn.id, _GONE, mapping.ending_event):
+            if events := await operations.fail_turn(self._store, turn, ending, mapping.ending_event):
                 feed.publish(events)
 
-    async def _job_is_over(self, turn: Turn) -> bool:
+    async def _ending(self, turn: Turn) -> Ending | None:
+        """How a turn ends whose job is over, or None while the job lives."""
         request = queue_service_pb2.GetJobRequest(tenant_id=str(turn.tenant_id), job_id=str(turn.job_id))
         try:
             job = (await self._queue.GetJob(request)).job
         except grpc.aio.AioRpcError as error:
             if reason_of(error) == "JOB_NOT_FOUND":
-                return True
+                return _GONE
             raise
-        return job.state in {job_pb2.JOB_STATE_DEAD, job_pb2.JOB_STATE_CANCELLED, job_pb2.JOB_STATE_COMPLETED}
+        if job.state == job_pb2.JOB_STATE_CANCELLED:
+            return _CANCELLED
+        return _GONE if job.state in {job_pb2.JOB_STATE_DEAD, job_pb2.JOB_STATE_COMPLETED} else None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from uuid import UUID
 
 from services.kit.errors import DomainError, Kind
@@ -29,6 +30,24 @@ class SessionBusy(DomainError):
         super().__init__("a turn of this session still runs or waits; abort it first", sessionId=session_id)
 
 
+class NothingToChange(DomainError):
+    """The request asks for no change."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self) -> None:
+        super().__init__("say what to change: `title`, `busy_policy`, or both")
+
+
+class BusyPolicy(Enum):
+    """What a prompt does that comes while a turn of its session runs."""
+
+    QUEUE = "queue"
+    STEER = "steer"
+    INTERRUPT = "interrupt"
+
+
 @dataclass(frozen=True)
 class ModelRef:
     """A model of a provider."""
@@ -53,6 +72,7 @@ class Session:
     model: ModelRef | None
     create_time: datetime
     update_time: datetime
+    busy_policy: BusyPolicy = BusyPolicy.QUEUE
     active_turn_id: UUID | None = None
 
 

@@ -9,7 +9,8 @@ from orginabox.api.v1 import session_service_pb2 as pb
 from orginabox.api.v1 import session_service_pb2_grpc
 from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
 
-from services.api import mapping, operations
+from services.api import inbox, mapping, operations
+from services.api.abort import abort_run
 from services.api.store import Store
 from services.kit import telemetry
 from services.kit.caller import Caller, caller
@@ -63,7 +64,8 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
         return pb.GetSessionResponse(session=mapping.session_to_proto(session))
 
     async def UpdateSession(self, request: pb.UpdateSessionRequest, context: Context) -> pb.UpdateSessionResponse:
-        session = await operations.rename_session(self._store, caller(), UUID(request.session_id), request.title)
+        policy = mapping.policy_from_proto(request.busy_policy)
+        session = await inbox.update_session(self._store, caller(), UUID(request.session_id), request.title, policy)
         return pb.UpdateSessionResponse(session=mapping.session_to_proto(session))
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, context: Context) -> pb.DeleteSessionResponse:
@@ -90,16 +92,30 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
             else "",
         )
 
+    async def ListInbox(self, request: pb.ListInboxRequest, context: Context) -> pb.ListInboxResponse:
+        limit = page_size(request.page_size)
+        cursor = page_cursor(request.page_token, list="inbox", session=request.session_id)
+        after = int(cursor["ordinal"]) if cursor else None
+        turns = await inbox.list_inbox(self._store, caller(), UUID(request.session_id), after, limit + 1)
+        page, more = turns[:limit], len(turns) > limit
+        return pb.ListInboxResponse(
+            turns=map(mapping.turn_to_proto, page),
+            next_page_token=page_token({"ordinal": page[-1].ordinal}, list="inbox", session=request.session_id)
+            if more
+            else "",
+        )
+
     async def Prompt(self, request: pb.PromptRequest, context: Context) -> pb.PromptResponse:
-        prompted = await operations.prompt(
-            self._store,
-            caller(),
-            UUID(request.session_id),
+        said = inbox.Said(
             request.text,
             mapping.model_from_proto(request.model),
-            request_id=_optional_id(request.request_id),
-            trace_parent=telemetry.trace_parent(),
+            _optional_id(request.request_id),
+            mapping.policy_from_proto(request.busy_policy),
+            telemetry.trace_parent(),
         )
+        prompted = await inbox.prompt(self._store, caller(), UUID(request.session_id), said)
+        if prompted.interrupted:
+            await abort_run(self._sandboxes, prompted.interrupted.id)
         return pb.PromptResponse(
             turn_id=str(prompted.turn.id), position=prompted.position, turn=mapping.turn_to_proto(prompted.turn)
         )

@@ -11,15 +11,18 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from services.api.inbox_store import INBOX_QUERIES, Inbox
 from services.api.outbox import Outgoing, Receiver
-from services.api.session import ModelRef, Session, SessionNotFound
-from services.api.turn import Event, LeaseLost, Turn, TurnNotFound, TurnState
+from services.api.rows import session_of as _session
+from services.api.rows import turn_of as _turn
+from services.api.session import BusyPolicy, ModelRef, Session, SessionNotFound
+from services.api.turn import Event, LeaseLost, Turn, TurnNotFound
 from services.kit.caller import Caller
 from services.kit.postgres import Database, Row
 from services.kit.postgres import Transaction as SqlTransaction
 from services.kit.queries import load_queries
 
-QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
+QUERIES = load_queries(Path(__file__).with_name("queries.sql")) | INBOX_QUERIES
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Transaction:
 
     def __init__(self, sql: SqlTransaction) -> None:
         self._sql = sql
+        self.inbox = Inbox(sql)
         self.sent: set[Receiver] = set()
 
     async def insert_session(
@@ -86,9 +90,16 @@ class Transaction:
         )
         return [_session(row) for row in rows]
 
-    async def rename_session(self, caller: Caller, session_id: UUID, title: str) -> None:
-        """Give a session another title."""
-        await self._sql.run("rename_session", id=session_id, tenant=caller.tenant_id, user=caller.user_id, title=title)
+    async def update_session(self, session: Session, title: str, policy: BusyPolicy | None) -> None:
+        """Give a session another title, unless it is empty, and another policy, if there is one."""
+        await self._sql.run(
+            "update_session",
+            id=session.id,
+            tenant=session.tenant_id,
+            user=session.user_id,
+            title=title,
+            busy_policy=policy and policy.value,
+        )
 
     async def touch_session(self, session: Session, title: str) -> None:
         """Move a session to the front, and give it a title if it has none."""
@@ -213,10 +224,6 @@ class Transaction:
         """Turns that have lived for a while and whose job is known."""
         return [_turn(row) for row in await self._sql.many("list_live_turns")]
 
-    async def save_job(self, tenant_id: UUID, turn_id: UUID, job_id: UUID) -> None:
-        """Keep the id of a turn's job."""
-        await self._sql.run("save_job", id=turn_id, tenant=tenant_id, job=job_id)
-
     async def send(self, outgoing: Outgoing) -> None:
         """Put a message into the outbox; it is on its way as soon as the transaction has committed."""
         await self._sql.run(
@@ -225,7 +232,11 @@ class Transaction:
             receiver=outgoing.receiver.value,
             message=Jsonb(outgoing.message),
         )
-        self.sent.add(outgoing.receiver)
+        self.wake(outgoing.receiver)
+
+    def wake(self, receiver: Receiver) -> None:
+        """Let whoever brings messages to a receiver look as soon as the transaction has committed."""
+        self.sent.add(receiver)
 
     async def read_outbox(self, receiver: str) -> list[Row]:
         """Messages that wait for a receiver, oldest first."""
@@ -271,39 +282,3 @@ class Store:
     async def ready(self) -> None:
         """Return when the database answers, else raise ServiceUnavailable."""
         await self._database.ready()
-
-
-def _session(row: Row) -> Session:
-    return Session(
-        id=row["session_id"],
-        tenant_id=row["tenant_id"],
-        user_id=row["user_id"],
-        title=row["title"],
-        model=ModelRef.from_columns(row["provider_id"], row["model_id"]),
-        create_time=row["create_time"],
-        update_time=row["update_time"],
-        active_turn_id=row["active_turn_id"],
-    )
-
-
-def _turn(row: Row) -> Turn:
-    return Turn(
-        id=row["turn_id"],
-        ordinal=row["ordinal"],
-        tenant_id=row["tenant_id"],
-        user_id=row["user_id"],
-        session_id=row["session_id"],
-        state=TurnState(row["state"]),
-        text=row["text"],
-        model=ModelRef.from_columns(row["provider_id"], row["model_id"]),
-        last_sequence=row["last_sequence"],
-        attempt=row["attempt"],
-        lease_token=row["lease_token"],
-        job_id=row["job_id"],
-        abort_requested=row["abort_requested"],
-        failure_reason=row["failure_reason"],
-        failure_message=row["failure_message"],
-        create_time=row["create_time"],
-        start_time=row["start_time"],
-        end_time=row["end_time"],
-    )

@@ -45,6 +45,16 @@ class TurnEnded(DomainError):
         super().__init__("this turn has ended, so it cannot be changed any more", turnId=turn_id)
 
 
+class TurnStarted(DomainError):
+    """The turn runs already."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "TURN_STARTED"
+
+    def __init__(self, turn_id: UUID) -> None:
+        super().__init__("this turn has started, so its words stay as they are; steer it, or abort it", turnId=turn_id)
+
+
 class InboxFull(DomainError):
     """Too many turns of the session wait."""
 
@@ -131,6 +141,7 @@ class Turn:
     create_time: datetime
     start_time: datetime | None
     end_time: datetime | None
+    reworded: bool = False
 
     @property
     def ended(self) -> bool:
@@ -140,6 +151,18 @@ class Turn:
     def ending(self) -> Ending | None:
         """How it ended, or None while it lives."""
         return Ending(self.state, self.failure_reason, self.failure_message) if self.ended else None
+
+    def check_waits(self) -> None:
+        """Refuse unless it waits.
+
+        Raises:
+            TurnStarted: It runs.
+            TurnEnded: It has ended.
+        """
+        if self.ended:
+            raise TurnEnded(self.id)
+        if self.state is not TurnState.QUEUED:
+            raise TurnStarted(self.id)
 
     def open_by(self, lease: Lease, now: datetime) -> "Turn":
         """The turn with its log open for the holder of a lease.

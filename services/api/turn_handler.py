@@ -1,6 +1,5 @@
 """The contract's TurnService: turns, and the stream of their events."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -10,11 +9,11 @@ from orginabox.api.v1 import turn_service_pb2_grpc
 from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
 from orginabox.turn.v1 import turn_event_pb2
 
-from services.api import mapping, operations, reader
+from services.api import inbox, mapping, operations, reader
+from services.api.abort import abort_run
 from services.api.feed import Feeds
 from services.api.store import Store
 from services.api.turn import TurnState
-from services.kit import telemetry
 from services.kit.caller import caller
 from services.kit.errors import DomainError, Kind
 from services.kit.interceptor import Context
@@ -73,6 +72,10 @@ class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
             after = event.sequence
             yield event
 
+    async def UpdateTurn(self, request: pb.UpdateTurnRequest, context: Context) -> pb.UpdateTurnResponse:
+        turn = await inbox.reword_turn(self._store, caller(), UUID(request.turn_id), request.text)
+        return pb.UpdateTurnResponse(turn=mapping.turn_to_proto(turn))
+
     async def AbortTurn(self, request: pb.AbortTurnRequest, context: Context) -> pb.AbortTurnResponse:
         turn_id = UUID(request.turn_id)
         turn, events = await operations.abort_turn(self._store, caller(), turn_id, mapping.ending_event)
@@ -80,7 +83,7 @@ class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
             if events:
                 feed.publish(events)
             elif turn.state is TurnState.RUNNING:
-                await self._abort_run(request.turn_id)
+                await abort_run(self._sandboxes, turn_id)
         return pb.AbortTurnResponse(turn=mapping.turn_to_proto(turn))
 
     async def ReplyPermission(self, request: pb.ReplyPermissionRequest, context: Context) -> pb.ReplyPermissionResponse:
@@ -103,15 +106,6 @@ class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
                 ) from None
             raise
         return pb.ReplyPermissionResponse()
-
-    async def _abort_run(self, turn_id: str) -> None:
-        """Stop the run at once where there is one. Where there is none yet, the worker is told by the log."""
-        try:
-            await asyncio.shield(
-                self._sandboxes.AbortTurn(sandbox_service_pb2.AbortTurnRequest(turn_id=turn_id), timeout=5)
-            )
-        except grpc.aio.AioRpcError as error:
-            telemetry.log().info("abort left to the worker", turn_id=turn_id, code=error.code().name)
 
 
 def _last_event_id(context: Context) -> int:

@@ -35,6 +35,7 @@ class TurnLogHandler(turn_log_service_pb2_grpc.TurnLogServiceServicer):
             last_sequence=turn.last_sequence,
             ended=turn.ended,
             abort_requested=turn.abort_requested,
+            turn_id=str(turn.id),
         )
 
     async def AppendTurnEvents(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import grpc
 from orginabox.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
-from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
+from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc, stats_pb2
 from orginabox.runtime.v1 import runtime_service_pb2, runtime_service_pb2_grpc
 from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
 
@@ -26,6 +26,20 @@ class RunLost(DomainError):
     reason = "RUN_LOST"
 
 
+class TurnEnded(DomainError):
+    """The run has ended."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "TURN_ENDED"
+
+
+class Away(DomainError):
+    """The sandbox is cut off."""
+
+    kind = Kind.UNAVAILABLE
+    reason = "SERVICE_UNAVAILABLE"
+
+
 @dataclass
 class Peers(
     queue_service_pb2_grpc.QueueServiceServicer,
@@ -42,6 +56,11 @@ class Peers(
     aborted: list[str] = field(default_factory=list)
     replies: list[sandbox_service_pb2.ReplyPermissionRequest] = field(default_factory=list)
     waits_for: str = "per_1"
+    steered: dict[str, str] = field(default_factory=dict)
+    steer_calls: int = 0
+    refuse_steer: DomainError | None = None
+    lose_answers: bool = False
+    queue_calls: list[object] = field(default_factory=list)
 
     async def EnqueueJob(
         self, request: queue_service_pb2.EnqueueJobRequest, context: object
@@ -50,7 +69,7 @@ class Peers(
         return queue_service_pb2.EnqueueJobResponse(job=job_pb2.Job(job_id=str(new_id())))
 
     async def GetJob(self, request: object, context: object) -> queue_service_pb2.GetJobResponse:
-        return queue_service_pb2.GetJobResponse(job=job_pb2.Job(state=self.job_state))
+        return queue_service_pb2.GetJobResponse(job=self._job())
 
     async def AppendRecords(
         self, request: audit_service_pb2.AppendRecordsRequest, context: object
@@ -69,6 +88,56 @@ class Peers(
     ) -> sandbox_service_pb2.AbortTurnResponse:
         self.aborted.append(request.turn_id)
         return sandbox_service_pb2.AbortTurnResponse()
+
+    async def SteerTurn(
+        self, request: sandbox_service_pb2.SteerTurnRequest, context: object
+    ) -> sandbox_service_pb2.SteerTurnResponse:
+        self.steer_calls += 1
+        if request.request_id not in self.steered:
+            if self.refuse_steer:
+                raise self.refuse_steer
+            self.steered[request.request_id] = request.text
+        if self.lose_answers:
+            raise Away("the answer is lost")
+        return sandbox_service_pb2.SteerTurnResponse()
+
+    async def ListJobs(
+        self, request: queue_service_pb2.ListJobsRequest, context: object
+    ) -> queue_service_pb2.ListJobsResponse:
+        self.queue_calls.append(request)
+        return queue_service_pb2.ListJobsResponse(jobs=[self._job(request.key)], next_page_token="more")
+
+    async def CancelJob(
+        self, request: queue_service_pb2.CancelJobRequest, context: object
+    ) -> queue_service_pb2.CancelJobResponse:
+        self.queue_calls.append(request)
+        return queue_service_pb2.CancelJobResponse(job=self._job(job_id=request.job_id))
+
+    async def RetryJob(
+        self, request: queue_service_pb2.RetryJobRequest, context: object
+    ) -> queue_service_pb2.RetryJobResponse:
+        self.queue_calls.append(request)
+        return queue_service_pb2.RetryJobResponse(job=self._job(job_id=request.job_id))
+
+    async def PauseQueue(
+        self, request: queue_service_pb2.PauseQueueRequest, context: object
+    ) -> queue_service_pb2.PauseQueueResponse:
+        self.queue_calls.append(request)
+        return queue_service_pb2.PauseQueueResponse()
+
+    async def ResumeQueue(
+        self, request: queue_service_pb2.ResumeQueueRequest, context: object
+    ) -> queue_service_pb2.ResumeQueueResponse:
+        self.queue_calls.append(request)
+        return queue_service_pb2.ResumeQueueResponse()
+
+    async def GetQueueStats(self, request: object, context: object) -> queue_service_pb2.GetQueueStatsResponse:
+        return queue_service_pb2.GetQueueStatsResponse(kinds=[stats_pb2.QueueStats(kind="agent-turn", ready=3)])
+
+    def _job(self, key: str = "", job_id: str = "") -> job_pb2.Job:
+        return job_pb2.Job(
+            job_id=job_id or str(new_id()), kind="agent-turn", key=key, payload=b"secret", state=self.job_state
+        )
 
     async def ReplyPermission(
         self, request: sandbox_service_pb2.ReplyPermissionRequest, context: object

@@ -1,0 +1,78 @@
+"""The contract's JobService: the queue, which Queue keeps, for those who operate the box."""
+
+from orginabox.api.v1 import job_service_pb2 as pb
+from orginabox.api.v1 import job_service_pb2_grpc
+from orginabox.queue.v1 import job_pb2
+from orginabox.queue.v1 import queue_service_pb2 as queue
+from orginabox.queue.v1 import queue_service_pb2_grpc as queue_grpc
+
+from services.api import operations
+from services.api.store import Store
+from services.kit.caller import caller
+from services.kit.interceptor import Context
+
+
+class JobHandler(job_service_pb2_grpc.JobServiceServicer):
+    """The jobs of the caller's tenant, without what they hold. What changes them is on record before Queue does it."""
+
+    def __init__(self, store: Store, queues: queue_grpc.QueueServiceStub) -> None:
+        self._store = store
+        self._queues = queues
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        answer = await self._queues.ListJobs(
+            queue.ListJobsRequest(
+                tenant_id=_tenant(),
+                state=request.state,
+                kind=request.kind,
+                key=request.key,
+                page_size=request.page_size,
+                page_token=request.page_token,
+            )
+        )
+        return pb.ListJobsResponse(jobs=map(_shown, answer.jobs), next_page_token=answer.next_page_token)
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
+        answer = await self._queues.GetJob(queue.GetJobRequest(tenant_id=_tenant(), job_id=request.job_id))
+        return pb.GetJobResponse(job=_shown(answer.job))
+
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
+        await self._record("admin.job_cancel", f"job:{request.job_id}")
+        answer = await self._queues.CancelJob(queue.CancelJobRequest(tenant_id=_tenant(), job_id=request.job_id))
+        return pb.CancelJobResponse(job=_shown(answer.job))
+
+    async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
+        await self._record("admin.job_retry", f"job:{request.job_id}")
+        answer = await self._queues.RetryJob(queue.RetryJobRequest(tenant_id=_tenant(), job_id=request.job_id))
+        return pb.RetryJobResponse(job=_shown(answer.job))
+
+    async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueResponse:
+        await self._record("admin.queue_pause", _queue(request.kind))
+        await self._queues.PauseQueue(queue.PauseQueueRequest(kind=request.kind))
+        return pb.PauseQueueResponse()
+
+    async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Context) -> pb.ResumeQueueResponse:
+        await self._record("admin.queue_resume", _queue(request.kind))
+        await self._queues.ResumeQueue(queue.ResumeQueueRequest(kind=request.kind))
+        return pb.ResumeQueueResponse()
+
+    async def GetQueueStats(self, request: pb.GetQueueStatsRequest, context: Context) -> pb.GetQueueStatsResponse:
+        answer = await self._queues.GetQueueStats(queue.GetQueueStatsRequest())
+        return pb.GetQueueStatsResponse(kinds=answer.kinds)
+
+    async def _record(self, action: str, target: str) -> None:
+        await operations.record_action(self._store, caller(), action, target)
+
+
+def _shown(job: job_pb2.Job) -> job_pb2.Job:
+    """A job without its payload, which is between its kind and its worker."""
+    job.ClearField("payload")
+    return job
+
+
+def _queue(kind: str) -> str:
+    return f"queue:{kind}" if kind else "queue"
+
+
+def _tenant() -> str:
+    return str(caller().tenant_id)

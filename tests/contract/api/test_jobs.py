@@ -1,0 +1,56 @@
+"""The queue, as those who operate the box see it."""
+
+import pytest
+from orginabox.api.v1 import job_service_pb2 as pb
+from orginabox.api.v1 import job_service_pb2_grpc
+from orginabox.queue.v1 import job_pb2, queue_service_pb2
+
+from services.kit.ids import DEFAULT_TENANT, new_id
+from tests.contract.api.conftest import Rig
+
+
+@pytest.fixture
+def jobs(api: Rig) -> job_service_pb2_grpc.JobServiceStub:
+    return job_service_pb2_grpc.JobServiceStub(api.channel)
+
+
+async def test_jobs_are_listed_for_the_callers_tenant_and_without_what_they_hold(
+    api: Rig, jobs: job_service_pb2_grpc.JobServiceStub
+) -> None:
+    request = pb.ListJobsRequest(
+        state=job_pb2.JOB_STATE_DEAD, kind="agent-turn", key="session:1", page_size=7, page_token="t"
+    )
+    page = await jobs.ListJobs(request, metadata=api.key)
+    assert ([job.payload for job in page.jobs], page.next_page_token) == ([b""], "more")
+    assert page.jobs[0].key == "session:1"
+    assert api.peers.queue_calls == [
+        queue_service_pb2.ListJobsRequest(
+            tenant_id=str(DEFAULT_TENANT),
+            state=job_pb2.JOB_STATE_DEAD,
+            kind="agent-turn",
+            key="session:1",
+            page_size=7,
+            page_token="t",
+        )
+    ]
+    assert (await jobs.GetJob(pb.GetJobRequest(job_id=str(new_id())), metadata=api.key)).job.payload == b""
+
+
+async def test_what_changes_jobs_is_on_record(api: Rig, jobs: job_service_pb2_grpc.JobServiceStub) -> None:
+    job_id = str(new_id())
+    assert (await jobs.CancelJob(pb.CancelJobRequest(job_id=job_id), metadata=api.key)).job.job_id == job_id
+    assert (await jobs.RetryJob(pb.RetryJobRequest(job_id=job_id), metadata=api.key)).job.job_id == job_id
+    await jobs.PauseQueue(pb.PauseQueueRequest(kind="agent-turn"), metadata=api.key)
+    await jobs.ResumeQueue(pb.ResumeQueueRequest(), metadata=api.key)
+    await api.until(lambda: len(api.peers.actions()) == 4)
+    assert [(record.action, record.target) for batch in api.peers.records for record in batch.records] == [
+        ("admin.job_cancel", f"job:{job_id}"),
+        ("admin.job_retry", f"job:{job_id}"),
+        ("admin.queue_pause", "queue:agent-turn"),
+        ("admin.queue_resume", "queue"),
+    ]
+
+
+async def test_the_queue_tells_how_it_stands(api: Rig, jobs: job_service_pb2_grpc.JobServiceStub) -> None:
+    answer = await jobs.GetQueueStats(pb.GetQueueStatsRequest(), metadata=api.key)
+    assert [(kind.kind, kind.ready) for kind in answer.kinds] == [("agent-turn", 3)]
