@@ -284,20 +284,24 @@ class RunTurnResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_USER_FIELD_NUMBER: _builtins.int
+    waits_for_user: _builtins.bool
+    """Whether the run waits for its user to answer a permission. Until the next message nothing has to be done for it."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_turn_event_pb2.TurnEvent]:
         """What has happened since the last message, one event or as many as there are. The `sequence` of the last is the resume
-        cursor.
+        cursor. Empty only in a first message that tells a reader that the run waits.
         """
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[_turn_event_pb2.TurnEvent] | None = ...,
+        waits_for_user: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "waits_for_user", b"waits_for_user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

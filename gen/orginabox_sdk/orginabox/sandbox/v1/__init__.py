@@ -327,7 +327,12 @@ class RunTurnResponse(betterproto2.Message):
     events: "list[__turn__v1__.TurnEvent]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     What has happened since the last message, one event or as many as there are. The `sequence` of the last is the resume
-    cursor.
+    cursor. Empty only in a first message that tells a reader that the run waits.
+    """
+
+    waits_for_user: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Whether the run waits for its user to answer a permission. Until the next message nothing has to be done for it.
     """
 
 
