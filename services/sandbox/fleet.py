@@ -54,6 +54,8 @@ class Fleet:
         place: Where everything is.
         issue_token: Makes the throw-away token with which a sandbox calls models.
         report: Told of every change of a sandbox.
+        runs: The runs that are kept, by turn.
+        unsure: Turns that never ran, though the database may have noted that they do: its answer was lost.
     """
 
     driver: Driver
@@ -61,6 +63,7 @@ class Fleet:
     issue_token: IssueToken
     report: Report
     runs: dict[UUID, Run] = field(default_factory=dict)
+    unsure: set[UUID] = field(default_factory=set)
     _live: dict[UUID, Live] = field(default_factory=dict)
     _locks: defaultdict[UUID, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     _watchers: set[asyncio.Task[None]] = field(default_factory=set)

@@ -52,8 +52,10 @@ class SandboxHandler(sandbox_service_pb2_grpc.SandboxServiceServicer):
     async def RunTurn(self, request: pb.RunTurnRequest, context: Context) -> AsyncIterator[pb.RunTurnResponse]:
         turn = mapping.turn_from_proto(request)
         run = await operations.run_turn(self._store, self._fleet, self._patience, turn, request.after_sequence)
+        if run.waits_for_user and run.last_sequence <= request.after_sequence:
+            yield pb.RunTurnResponse(waits_for_user=True)
         async for batch in run.read(request.after_sequence):
-            yield mapping.batch_to_proto(turn.id, batch)
+            yield mapping.batch_to_proto(turn.id, batch, waits_for_user=run.waits_for_user)
 
     async def AbortTurn(self, request: pb.AbortTurnRequest, context: Context) -> pb.AbortTurnResponse:
         await operations.abort_turn(self._fleet, UUID(request.turn_id))

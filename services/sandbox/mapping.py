@@ -62,10 +62,14 @@ def reply_from_proto(reply: turn_pb.PermissionReply.ValueType) -> Reply:
     return _REPLIES_BY_NUMBER[reply]
 
 
-def batch_to_proto(turn_id: UUID, batch: Sequence[Numbered]) -> sandbox_service_pb2.RunTurnResponse:
+def batch_to_proto(
+    turn_id: UUID, batch: Sequence[Numbered], *, waits_for_user: bool = False
+) -> sandbox_service_pb2.RunTurnResponse:
     """Events on the wire."""
     turn = str(turn_id)
-    return sandbox_service_pb2.RunTurnResponse(events=[event_to_proto(turn, numbered) for numbered in batch])
+    return sandbox_service_pb2.RunTurnResponse(
+        events=[event_to_proto(turn, numbered) for numbered in batch], waits_for_user=waits_for_user
+    )
 
 
 def event_to_proto(turn_id: str, numbered: Numbered) -> turn_pb.TurnEvent:

@@ -3,6 +3,7 @@
 import asyncio
 from uuid import UUID
 
+from services.kit.errors import ServiceUnavailable
 from services.sandbox.driving import TurnDriver
 from services.sandbox.event import Failed, Reply, Started
 from services.sandbox.fleet import Fleet
@@ -104,7 +105,7 @@ async def _begin(store: Store, fleet: Fleet, patience: Patience, run: Run) -> No
         sandbox = await get_sandbox(store, run.turn.tenant_id, run.turn.sandbox_id)
         live = await fleet.ensure(sandbox)
         _require_quiet(live, run.turn)
-        await _drive(store, live, patience, run)
+        await _drive(store, fleet, live, patience, run)
     except Exception as error:
         fleet.runs.pop(run.turn.id, None)
         run.refuse(error)
@@ -116,7 +117,7 @@ def _require_quiet(live: Live, turn: Turn) -> None:
         raise SessionBusy("another turn of this session runs", sessionId=turn.session_id)
 
 
-async def _drive(store: Store, live: Live, patience: Patience, run: Run) -> None:
+async def _drive(store: Store, fleet: Fleet, live: Live, patience: Patience, run: Run) -> None:
     turn = run.turn
     model = turn.model or live.bundle.default_model
     if model is None:
@@ -124,15 +125,27 @@ async def _drive(store: Store, live: Live, patience: Patience, run: Run) -> None
     known = live.bundle.has(model)
     session = await _agent_session(store, live, turn) if known else ""
     # The last thing that can go wrong: from here on the turn has run, and ends with an event of its own.
-    async with store.transaction() as tx:
-        if not await tx.begin_run(turn):
-            raise RunLost("this turn ran before, and its run is not known any more", turnId=turn.id)
+    await _note_beginning(store, fleet, turn)
     run.append(Started(model.provider_id, model.model_id))
     if not known:
         run.append(_UNKNOWN_MODEL)
         return
     voice = Voice(live.agent, session, model, live.bundle.agent_for(model))
     live.start(run, TurnDriver(run, voice, live.hub, patience))
+
+
+async def _note_beginning(store: Store, fleet: Fleet, turn: Turn) -> None:
+    """Note on disk that a turn runs, which it does once."""
+    try:
+        async with store.transaction() as tx:
+            first = await tx.begin_run(turn)
+    except ServiceUnavailable:
+        # The commit may be on disk all the same. That the turn did not run, this process knows.
+        fleet.unsure.add(turn.id)
+        raise
+    if not first and turn.id not in fleet.unsure:
+        raise RunLost("this turn ran before, and its run is not known any more", turnId=turn.id)
+    fleet.unsure.discard(turn.id)
 
 
 async def _agent_session(store: Store, live: Live, turn: Turn) -> str:

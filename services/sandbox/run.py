@@ -9,7 +9,18 @@ from itertools import islice
 from uuid import UUID
 
 from services.kit.errors import DomainError, Kind
-from services.sandbox.event import Aborted, Completed, Event, Failed, Terminal, merged, size_of
+from services.sandbox.event import (
+    Aborted,
+    Completed,
+    Event,
+    Failed,
+    PermissionAsked,
+    PermissionExpired,
+    PermissionReplied,
+    Terminal,
+    merged,
+    size_of,
+)
 
 # A merged event stays small enough to be shown and stored as one.
 _MERGED_LIMIT = 16 * 1024
@@ -94,6 +105,7 @@ class Run:
         self._last = 0
         self._handed_out = 0
         self._refusal: Exception | None = None
+        self._asked: set[str] = set()
         self._changed = asyncio.Event()
         self._begun = asyncio.Event()
 
@@ -106,6 +118,11 @@ class Run:
     def ended(self) -> bool:
         """Whether the terminal event is in the buffer."""
         return self.end_time is not None
+
+    @property
+    def waits_for_user(self) -> bool:
+        """Whether the turn waits for an answer of its user."""
+        return bool(self._asked) and not self.ended
 
     @property
     def full(self) -> bool:
@@ -121,8 +138,13 @@ class Run:
             self._last += 1
             self._events.append(Numbered(self._last, time, event))
             self.size += size_of(event)
-        if isinstance(event, Completed | Failed | Aborted):
-            self.end_time = time
+        match event:
+            case PermissionAsked():
+                self._asked.add(event.permission_id)
+            case PermissionReplied() | PermissionExpired():
+                self._asked.discard(event.permission_id)
+            case Completed() | Failed() | Aborted():
+                self.end_time = time
         self._forget()
         self._begun.set()
         self._wake()

@@ -28,7 +28,7 @@ async def serve_worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
         )
 
         async def handle(job: JobLease) -> None:
-            await turns.run(Lease(job.payload.decode(), job.attempt, job.token))
+            await turns.run(Lease(job.payload.decode(), job.attempt, job.token, job.park, job.unpark))
 
         consumer = Consumer(
             to_queue,

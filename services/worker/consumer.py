@@ -23,6 +23,8 @@ SILENCE_SECONDS = 15.0
 """The queue sends a heartbeat every 5 seconds. When nothing comes for this long the stream is given up."""
 GRACE_SECONDS = 10.0
 GOODBYE_SECONDS = 1.0
+MOST_PARKED = 5000
+"""How many jobs of one worker can wait without a place. More of them keep theirs."""
 CLEAN_UP_SECONDS = 3.0
 """How long jobs that were told to stop may take for it, before their stream is closed all the same."""
 
@@ -55,6 +57,7 @@ class Lease:
         attempt: Counts the leases of the job, this one included.
         cancelled: Whether somebody cancelled the job. The handler's task is cancelled then; it is also cancelled, with
             this False, when the lease is lost: then the job goes on elsewhere and its work must not be undone.
+        places: What `park` and `unpark` speak to.
     """
 
     job_id: str
@@ -68,6 +71,55 @@ class Lease:
     idempotency_key: str
     trace_parent: str
     cancelled: bool = False
+    places: "_Places | None" = field(default=None, repr=False)
+
+    def park(self) -> None:
+        """The job waits for somebody and does nothing: another may run beside it. Twice is the same as once."""
+        if self.places:
+            self.places.park(self.token)
+
+    def unpark(self) -> None:
+        """The job goes on at once. If its place was taken, the next job that ends is not followed by another."""
+        if self.places:
+            self.places.unpark(self.token)
+
+
+@dataclass(eq=False)
+class _Places:
+    """The places of one stream: one for each job that works, none for one that is parked.
+
+    A parked job gives its place away and does not wait for another when it goes on: what it waited for has come. So as
+    many jobs more than there are places work for a while as came back, and no new one until they are through.
+    """
+
+    grant: Callable[[int], None]
+    parked: set[str] = field(default_factory=set)
+    owed: int = 0
+
+    def park(self, token: str) -> None:
+        """A job gives its place away."""
+        if token not in self.parked and len(self.parked) < MOST_PARKED:
+            self.parked.add(token)
+            self._free()
+
+    def unpark(self, token: str) -> None:
+        """A job takes a place that it had given away."""
+        if token in self.parked:
+            self.parked.remove(token)
+            self.owed += 1
+
+    def leave(self, token: str) -> None:
+        """A job has ended."""
+        if token in self.parked:
+            self.parked.remove(token)
+        else:
+            self._free()
+
+    def _free(self) -> None:
+        if self.owed:
+            self.owed -= 1
+        else:
+            self.grant(1)
 
 
 Handle = Callable[[Lease], Awaitable[None]]
@@ -81,13 +133,19 @@ class _Stream:
     running: dict[str, tuple[Lease, asyncio.Task[None]]] = field(default_factory=dict)
     unsettled: set[str] = field(default_factory=set)
     welcomed: bool = False
+    draining: bool = False
     quiet: asyncio.Event = field(default_factory=asyncio.Event)
+    places: _Places = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.places = _Places(self.grant)
 
     def say(self, request: queue_service_pb2.WorkRequest) -> None:
         self.outbox.put_nowait(request)
 
     def grant(self, credit: int) -> None:
-        self.say(queue_service_pb2.WorkRequest(grant=queue_service_pb2.CreditGrant(credit=credit)))
+        if not self.draining:
+            self.say(queue_service_pb2.WorkRequest(grant=queue_service_pb2.CreditGrant(credit=credit)))
 
     def note(self) -> None:
         """Remember whether everything that came is done and settled."""
@@ -192,6 +250,7 @@ class Consumer:
 
     def _start(self, stream: _Stream, job: job_pb2.Job, token: str) -> None:
         lease = _lease(job, token)
+        lease.places = stream.places
         if self._draining and lease.attempt < lease.max_attempts:
             # It crossed the decision to stop; another worker can have it at once.
             self._fail(stream, lease, JobFailed("the worker was about to stop", timedelta()))
@@ -222,8 +281,7 @@ class Consumer:
             # The queue lets the next job of the key run when it hears that this one has stopped.
             self._fail(stream, lease, PermanentFailure("cancelled"))
         stream.note()
-        if not self._draining:
-            stream.grant(1)
+        stream.places.leave(lease.token)
 
     def _settle_by(self, stream: _Stream, lease: Lease, error: BaseException | None) -> None:
         if error is None:
@@ -253,7 +311,7 @@ class Consumer:
 
     async def _drain(self, stream: _Stream, hearing: asyncio.Task[None]) -> None:
         """Take nothing more, and let what runs end, but not for ever."""
-        self._draining = True
+        self._draining = stream.draining = True
         stream.say(queue_service_pb2.WorkRequest(drain=queue_service_pb2.WorkerDrain()))
         stream.note()
         quiet = asyncio.create_task(stream.quiet.wait())

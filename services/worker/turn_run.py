@@ -6,7 +6,7 @@ the run there: no event is lost and none is written twice. Only when the run its
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -33,13 +33,27 @@ Opened = turn_log_service_pb2.OpenTurnResponse
 Events = Sequence[turn_event_pb2.TurnEvent]
 
 
+def _nothing() -> None:
+    """There is no place to give back."""
+
+
 @dataclass(frozen=True)
 class Lease:
-    """The right to run one turn: which attempt of its job this is, and the fence token."""
+    """The right to run one turn.
+
+    Attributes:
+        turn_id: The turn.
+        attempt: Which attempt of its job this is.
+        token: The fence token.
+        park: Called when the turn waits for its user: another can have its place meanwhile.
+        unpark: Called when it goes on.
+    """
 
     turn_id: str
     attempt: int
     token: str
+    park: Callable[[], None] = _nothing
+    unpark: Callable[[], None] = _nothing
 
 
 class RunRefused(Exception):
@@ -135,7 +149,12 @@ class TurnRun:
         )
         try:
             async for answer in self._sandboxes.RunTurn(request):
-                yield answer.events
+                if answer.waits_for_user:
+                    lease.park()
+                else:
+                    lease.unpark()
+                if answer.events:
+                    yield answer.events
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise

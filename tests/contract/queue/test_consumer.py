@@ -149,6 +149,70 @@ async def test_a_job_cancelled_before_its_handler_began_is_let_go_too(channel: g
             await becomes(stub, job.job_id, CANCELLED)
 
 
+async def test_a_parked_job_gives_its_place_away(channel: grpc.aio.Channel) -> None:
+    """One place: a second job runs while the first waits; and the first goes on without waiting for a place."""
+    answered, told = asyncio.Event(), asyncio.Event()
+    working: set[bytes] = set()
+    seen: list[set[bytes]] = []
+
+    async def handle(lease: Lease) -> None:
+        working.add(lease.payload)
+        seen.append(set(working))
+        if lease.payload == b"asks":
+            lease.park()
+            lease.park()
+            working.discard(lease.payload)
+            await answered.wait()
+            lease.unpark()
+            lease.unpark()
+            working.add(lease.payload)
+            seen.append(set(working))
+            await told.wait()
+        await asyncio.sleep(0.05)
+        working.discard(lease.payload)
+
+    stub = Stub(channel)
+    async with consuming(channel, handle, concurrency=1):
+        asks = await enqueue(stub, payload=b"asks")
+        others = [await enqueue(stub, payload=b"%d" % number) for number in range(3)]
+        for job in others:
+            await becomes(stub, job.job_id, DONE)
+        assert (await read(stub, asks.job_id)).state == job_pb2.JOB_STATE_LEASED
+        assert all(len(each) == 1 for each in seen)
+        answered.set()
+        late = [await enqueue(stub, payload=b"late%d" % number) for number in range(3)]
+        await asyncio.sleep(0.3)
+        # The place that it had given away was free, so one more job may be on its way. No second one is.
+        states = [(await read(stub, job.job_id)).state for job in late]
+        assert states.count(DONE) <= 1
+        told.set()
+        for job in (asks, *late):
+            await becomes(stub, job.job_id, DONE)
+    assert max(map(len, seen)) <= 2
+
+
+async def test_a_parked_job_that_ends_frees_no_second_place(channel: grpc.aio.Channel) -> None:
+    at_once = most = 0
+
+    async def handle(lease: Lease) -> None:
+        nonlocal at_once, most
+        if lease.payload == b"asks":
+            lease.park()
+            await asyncio.sleep(0.1)
+            return
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.02)
+        at_once -= 1
+
+    stub = Stub(channel)
+    jobs = [await enqueue(stub, payload=b"asks") for _ in range(5)] + [await enqueue(stub) for _ in range(10)]
+    async with consuming(channel, handle, concurrency=2):
+        for job in jobs:
+            await becomes(stub, job.job_id, DONE)
+    assert most <= 2
+
+
 async def test_a_lost_lease_stops_the_handler_and_the_job_comes_again(channel: grpc.aio.Channel, url: str) -> None:
     seen: list[tuple[int, bool]] = []
 

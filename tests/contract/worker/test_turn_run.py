@@ -43,7 +43,9 @@ class Sandbox(Peers):
         self.joined: list[int] = []
         self.refuses: DomainError | None = None
         self.loses_run = False
+        self.ran_before = False
         self.cut_after = 0
+        self.asks = False
 
     def happen(self, **event: object) -> None:
         """Let something happen in the run."""
@@ -66,13 +68,15 @@ class Sandbox(Peers):
         self, request: sandbox_service_pb2.RunTurnRequest, context: Context
     ) -> AsyncIterator[sandbox_service_pb2.RunTurnResponse]:
         self.joined.append(request.after_sequence)
-        if self.loses_run and request.after_sequence:
+        if self.asks:
+            yield sandbox_service_pb2.RunTurnResponse(waits_for_user=True)
+        if self.ran_before or (self.loses_run and request.after_sequence):
             raise RunLost("no such run", turnId=request.turn_id)
         place = request.after_sequence
         while True:
             grown = self.grown
             for event in self.events[place:]:
-                yield sandbox_service_pb2.RunTurnResponse(events=[event])
+                yield sandbox_service_pb2.RunTurnResponse(events=[event], waits_for_user=self.asks)
                 place += 1
                 if event.WhichOneof("event") in {"completed", "aborted"}:
                     return
@@ -220,6 +224,46 @@ async def test_a_second_worker_goes_on_where_a_killed_one_was(mesh: Mesh) -> Non
     assert texts(await mesh.read(turn_id)) == ["before", "between", "completed"]
     # The first one's lease is over: it finds the turn ended and leaves it alone.
     await asyncio.wait_for(mesh.worker.run(Lease(turn_id, 1, "t1")), 10)
+
+
+async def test_a_turn_that_waits_for_its_user_is_parked(mesh: Mesh) -> None:
+    """Under the first worker, and under one that joins when the question is in the log already."""
+    turn_id = await mesh.prompt()
+    places: list[str] = []
+
+    def lease(attempt: int) -> Lease:
+        def note(word: str) -> Callable[[], None]:
+            return lambda: places.append(f"{attempt} {word}")
+
+        return Lease(turn_id, attempt, f"t{attempt}", note("parks"), note("goes on"))
+
+    first = asyncio.create_task(mesh.worker.run(lease(1)))
+    mesh.sandbox.asks = True
+    mesh.sandbox.happen(permission_asked=turn_event_pb2.PermissionAsked(permission_id="p"))
+    await asyncio.sleep(0.3)
+    assert places[-1] == "1 parks"
+    first.cancel()
+    await asyncio.wait([first])
+    second = asyncio.create_task(mesh.worker.run(lease(2)))
+    await asyncio.sleep(0.3)
+    assert places[-1] == "2 parks"
+    mesh.sandbox.asks = False
+    mesh.sandbox.happen(permission_replied=turn_event_pb2.PermissionReplied(permission_id="p"))
+    await asyncio.sleep(0.2)
+    assert places[-1] == "2 goes on"
+    mesh.sandbox.happen(completed=turn_event_pb2.TurnCompleted())
+    await asyncio.wait_for(second, 10)
+    assert texts(await mesh.read(turn_id)) == ["permission_asked", "permission_replied", "completed"]
+
+
+async def test_a_run_that_was_lost_before_anything_was_logged_ends_honestly(mesh: Mesh) -> None:
+    """The log is empty, and the sandbox says that it has run the turn before: it is not run a second time."""
+    turn_id = await mesh.prompt()
+    mesh.sandbox.ran_before = True
+    await asyncio.wait_for(mesh.worker.run(Lease(turn_id, 2, "t")), 20)
+    (event,) = await mesh.read(turn_id)
+    assert event.failed.reason == error_reason_pb2.ERROR_REASON_RUN_LOST
+    assert mesh.sandbox.joined == [0]
 
 
 async def test_a_lost_run_ends_honestly(mesh: Mesh) -> None:
