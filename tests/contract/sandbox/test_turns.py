@@ -11,8 +11,11 @@ from orginabox.errors.v1 import error_reason_pb2 as reasons
 from orginabox.sandbox.v1 import sandbox_service_pb2 as pb
 from orginabox.turn.v1 import turn_event_pb2 as turns
 
+from services.kit.errors import ServiceUnavailable
 from services.kit.ids import DEFAULT_TENANT, new_id
 from services.kit.status import reason_of
+from services.sandbox.run import Turn
+from services.sandbox.store import Transaction
 from tests.contract.sandbox.rig import Event, Rig, bash_output, kinds, text_of
 from tests.model_server import Fault, Script, Step, ToolCall, scenario
 
@@ -164,6 +167,25 @@ async def test_a_turn_runs_once(rig: Rig, sandbox_id: str) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await rig.run(request)
         assert reason_of(refused.value) == "RUN_LOST"
+
+
+async def test_a_turn_runs_although_the_answer_to_its_first_commit_was_lost(
+    rig: Rig, sandbox_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = rig.turn(sandbox_id, "say At last.")
+    begin_run = Transaction.begin_run
+
+    async def cut(tx: Transaction, turn: Turn) -> bool:
+        async with rig.store.transaction() as other:
+            await begin_run(other, turn)
+        raise ServiceUnavailable("the database fell", service="database")
+
+    monkeypatch.setattr(Transaction, "begin_run", cut)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await rig.run(request)
+    monkeypatch.undo()
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert text_of(await rig.run(request)) == "At last."
 
 
 async def test_one_turn_of_a_session_at_a_time(rig: Rig, sandbox_id: str) -> None:
