@@ -8,8 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
-from itertools import groupby
-from operator import attrgetter
+from uuid import UUID
 
 import grpc
 from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
@@ -46,37 +45,45 @@ class Courier:
     def __init__(self, store: Store, sandboxes: sandbox_service_pb2_grpc.SandboxServiceStub) -> None:
         self._store = store
         self._sandboxes = sandboxes
+        # A turn whose sandbox does not answer must not delay the others.
+        self._going: dict[UUID, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Bring for ever."""
-        wanted, wait = self._store.sent[Receiver.SANDBOX], 0.0
+        wanted, wait = self._store.sent[Receiver.SANDBOX], SOON_SECONDS
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(wanted.wait(), wait)
             wanted.clear()
-            wait = POLL_SECONDS
             try:
-                if await self.steer():
-                    wait = SOON_SECONDS
-                await self.abort()
-            except (grpc.aio.AioRpcError, ServiceUnavailable) as error:
+                steers = await inbox.list_open_steers(self._store)
+                aborting = await inbox.list_aborting(self._store)
+            except ServiceUnavailable as error:
                 telemetry.log().warning("courier waits", cause=str(error))
+                continue
+            self._go(steers, aborting)
+            wait = SOON_SECONDS if steers else POLL_SECONDS
 
-    async def steer(self) -> int:
-        """Bring what was said into turns, to each turn in order; tell how much there was."""
-        steers = await inbox.list_open_steers(self._store)
-        turns = [list(group) for _, group in groupby(sorted(steers, key=attrgetter("turn_id")), attrgetter("turn_id"))]
-        results = await asyncio.gather(*map(self._steer_turn, turns), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return len(steers)
+    def _go(self, steers: Sequence[Steer], aborting: Sequence[UUID]) -> None:
+        """Set out to each turn that somebody wants something of, where nobody is under way to it.
 
-    async def abort(self) -> None:
-        """Stop the runs whose users want them to stop; most have been told already, and stopping twice is once."""
-        await asyncio.gather(
-            *(abort_run(self._sandboxes, turn_id) for turn_id in await inbox.list_aborting(self._store))
-        )
+        Most that should stop have been told already; stopping twice is stopping once.
+        """
+        said: dict[UUID, list[Steer]] = {turn_id: [] for turn_id in aborting}
+        for steer in steers:
+            said.setdefault(steer.turn_id, []).append(steer)
+        for turn_id in said.keys() - self._going.keys():
+            task = asyncio.create_task(self._visit(turn_id, said[turn_id], abort=turn_id in aborting))
+            self._going[turn_id] = task
+            task.add_done_callback(lambda _, turn_id=turn_id: self._going.pop(turn_id))  # type: ignore[misc]
+
+    async def _visit(self, turn_id: UUID, steers: Sequence[Steer], *, abort: bool) -> None:
+        try:
+            if abort:
+                await abort_run(self._sandboxes, turn_id)
+            await self._steer_turn(steers)
+        except (grpc.aio.AioRpcError, ServiceUnavailable) as error:
+            telemetry.log().warning("courier waits", turn_id=str(turn_id), cause=str(error))
 
     async def _steer_turn(self, steers: Sequence[Steer]) -> None:
         """Bring what was said into one turn, in order. What comes too late becomes turns of its own, in order, too."""
