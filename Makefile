@@ -8,6 +8,7 @@ UV_VERSION := 0.13.8
 RUN := .venv/bin
 UV := $(RUN)/uv
 OPENCODE := sandbox/opencode/node_modules/.installed
+PEERS := tests/bench/peers/.venv/installed tests/bench/peers/node_modules/.installed
 export VIRTUAL_ENV := $(CURDIR)/.venv
 # buf finds its plugins on the path.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -60,15 +61,20 @@ docs: .venv/installed ## Make the reference pages and build the documentation in
 docs-serve: .venv/installed ## Show the documentation on port 3001
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs serve --config-file docs/mkdocs.yml --dev-addr 127.0.0.1:3001
 
-bench: install ## Measure, against peers in the same run, and write docs/pages/operate/benchmarks.md
+chaos: install test-tools ## Hurt a whole box for ten minutes, check that it keeps its promises, and write operate/chaos.md
+	$(RUN)/python -m tests.chaos --page
+
+bench: install $(PEERS) ## Measure, against peers in the same run, and write docs/pages/operate/benchmarks.md
 	$(RUN)/python -m tests.bench
 
-lock: .venv/uv ## Renew requirements.lock from pyproject.toml
+lock: .venv/uv ## Renew the lock files from pyproject.toml
 	$(UV) pip compile pyproject.toml --group dev --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 --quiet --output-file requirements.lock
+	$(UV) pip compile --group bench --constraint requirements.lock --upgrade --generate-hashes --no-emit-index-url \
+		--no-annotate --no-header --python-version 3.11 --quiet --output-file requirements-bench.lock
 
 clean: ## Remove what was installed here (not the data of a box)
-	rm -rf .venv sandbox/opencode/node_modules .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv sandbox/opencode/node_modules tests/bench/peers/.venv tests/bench/peers/node_modules .mypy_cache .ruff_cache .pytest_cache
 
 .venv/uv:
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed. Install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -88,6 +94,16 @@ $(OPENCODE): sandbox/opencode/package.json sandbox/opencode/package-lock.json
 	cd sandbox/opencode && npm ci --no-fund --no-audit --silent
 	@touch $@
 
+tests/bench/peers/.venv/installed: .venv/uv requirements-bench.lock
+	@echo "installing the peers of the benchmarks…"
+	$(PYTHON) -m venv --without-pip tests/bench/peers/.venv
+	$(UV) pip sync --quiet --python tests/bench/peers/.venv/bin/python --require-hashes requirements-bench.lock
+	@touch $@
+
+tests/bench/peers/node_modules/.installed: tests/bench/peers/package.json tests/bench/peers/package-lock.json
+	cd tests/bench/peers && npm ci --no-fund --no-audit --silent
+	@touch $@
+
 # install-missing PROGRAMS, PACKAGES, WHY: install Debian packages as root, else say what to do.
 define install-missing
 @for program in $(1); do command -v $$program >/dev/null && continue; \
@@ -102,4 +118,4 @@ system:
 test-tools:
 	$(call install-missing,tmux jq curl,tmux jq curl,which the tests use)
 
-.PHONY: help up down install test check generate format docs docs-serve bench lock clean system test-tools
+.PHONY: help up down install test check generate format docs docs-serve chaos bench lock clean system test-tools
