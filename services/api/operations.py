@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from services.api import outbox
@@ -23,8 +23,6 @@ from services.kit.ids import new_id
 
 Answer = Callable[[Turn, list[bytes]], bytes]
 """Makes the agent's message out of the events of a turn, both as the contract's bytes."""
-
-EVERY_ROW = 1_000_000
 
 EndingEvent = Callable[[UUID, int, Ending], Event]
 """Makes the terminal event with a number: the contract's bytes are not this module's business."""
@@ -92,9 +90,8 @@ async def list_history(
 async def _make_answer(tx: Transaction, turn: Turn, answer_of: Answer) -> bytes | None:
     if not turn.ended:
         return None
-    events = [data for _, data in await tx.read_events(turn.id, 0, limit=EVERY_ROW)]
-    answer = answer_of(turn, events)
-    await tx.save_answer(turn, answer)
+    answer = answer_of(turn, [data for _, data in await tx.log.read(turn.id, 0, turn.last_sequence)])
+    await tx.log.save_answer(turn, answer)
     return answer
 
 
@@ -173,6 +170,26 @@ async def append_events(store: Store, turn_id: UUID, lease_token: str, events: l
         if ending := events[-1].ending:
             turn = await _end(tx, turn, ending)
     return turn
+
+
+async def renew_partitions(store: Store, months: int, retention: timedelta) -> tuple[int, int]:
+    """Make the log's partitions of this and the coming months and drop the old ones; tell how many of each."""
+    async with store.transaction() as tx:
+        if not await tx.log.keep_house():
+            return 0, 0
+        made = [await tx.log.make_partition(month) for month in range(months + 1)]
+        return sum(made), await tx.log.drop_partitions(retention)
+
+
+async def compact_one(store: Store, answer_of: Answer) -> bool:
+    """Compact the log of one turn that has ended; tell whether there was one."""
+    async with store.transaction() as tx:
+        if not await tx.log.keep_house() or not (turn_id := await tx.log.find_ended()):
+            return False
+        turn = await tx.lock_turn_for_work(turn_id)
+        events = await tx.log.read(turn_id, 0, turn.last_sequence)
+        await tx.log.compact(turn, events, answer_of(turn, [data for _, data in events]))
+    return True
 
 
 async def fail_turn(store: Store, failed: Turn, ending: Ending, event_of: EndingEvent) -> list[Event]:

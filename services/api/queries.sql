@@ -87,30 +87,6 @@ SET state = %(state)s::text, attempt = %(attempt)s::int, lease_token = %(token)s
     abort_requested = %(abort)s::boolean
 WHERE turn_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid;
 
--- name: extend_log
--- Move the end of the log, if it is where the writer thinks and the writer still holds the lease.
-UPDATE turn SET last_sequence = %(last)s::bigint
-WHERE turn_id = %(id)s::uuid AND lease_token IS NOT DISTINCT FROM %(token)s::text
-  AND last_sequence = %(first)s::bigint - 1 AND end_time IS NULL
-RETURNING *;
-
--- name: insert_events
-INSERT INTO turn_event (turn_id, first_sequence, last_sequence, tenant_id, events)
-VALUES (%(id)s::uuid, %(first)s::bigint, %(last)s::bigint, %(tenant)s::uuid, %(events)s::bytea[]);
-
--- name: read_events
--- The rows of a log that hold events after a number, oldest first.
-SELECT first_sequence, events FROM turn_event
-WHERE turn_id = %(id)s::uuid AND last_sequence > %(after)s::bigint
-  AND first_sequence >= coalesce(
-      (SELECT max(e.first_sequence) FROM turn_event e
-       WHERE e.turn_id = %(id)s::uuid AND e.first_sequence <= %(after)s::bigint + 1), 0)
-ORDER BY first_sequence
-LIMIT %(limit)s::int;
-
--- name: save_answer
-UPDATE turn SET answer = %(answer)s::bytea WHERE turn_id = %(id)s::uuid AND tenant_id = %(tenant)s::uuid;
-
 -- name: list_turns
 SELECT * FROM turn
 WHERE session_id = %(session)s::uuid AND tenant_id = %(tenant)s::uuid

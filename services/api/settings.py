@@ -15,6 +15,12 @@ class ApiSettings(MeshSettings):
         validation_alias="ORGINABOX_API_KEY",
         description="The key that opens the API. Default: `secrets/api_key` in the home.",
     )
+    log_retention_days: int = Field(
+        default=400,
+        ge=1,
+        description="How many days the events of a turn are kept: a year, and a month to look back at it. What was "
+        "said stays until its session is deleted.",
+    )
 
     def key(self) -> str:
         """The key of the single-operator mode: as set, else the one that the installation generated.

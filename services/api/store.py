@@ -12,17 +12,18 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from services.api.inbox_store import INBOX_QUERIES, Inbox
+from services.api.log_store import LOG_QUERIES, Log
 from services.api.outbox import Outgoing, Receiver
 from services.api.rows import session_of as _session
 from services.api.rows import turn_of as _turn
 from services.api.session import BusyPolicy, ModelRef, Session, SessionNotFound
-from services.api.turn import Event, LeaseLost, Turn, TurnNotFound
+from services.api.turn import Event, Turn, TurnNotFound
 from services.kit.caller import Caller
 from services.kit.postgres import Database, Row
 from services.kit.postgres import Transaction as SqlTransaction
 from services.kit.queries import load_queries
 
-QUERIES = load_queries(Path(__file__).with_name("queries.sql")) | INBOX_QUERIES
+QUERIES = load_queries(Path(__file__).with_name("queries.sql")) | INBOX_QUERIES | LOG_QUERIES
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Transaction:
     def __init__(self, sql: SqlTransaction) -> None:
         self._sql = sql
         self.inbox = Inbox(sql)
+        self.log = Log(sql)
         self.sent: set[Receiver] = set()
 
     async def insert_session(
@@ -179,32 +181,7 @@ class Transaction:
         Raises:
             LeaseLost: The log does not end where the events begin, the turn has ended, or the lease is another's.
         """
-        first, last = events[0].sequence, events[-1].sequence
-        row = await self._sql.one("extend_log", id=turn_id, token=lease_token, first=first, last=last)
-        if row is None:
-            raise LeaseLost(turn_id)
-        turn = _turn(row)
-        await self._sql.run(
-            "insert_events",
-            id=turn_id,
-            first=first,
-            last=last,
-            tenant=turn.tenant_id,
-            events=[event.data for event in events],
-        )
-        return turn
-
-    async def read_events(self, turn_id: UUID, after: int, limit: int = 100) -> list[tuple[int, bytes]]:
-        """Events of a log after a number, as number and bytes, from at most `limit` rows."""
-        rows = await self._sql.many("read_events", id=turn_id, after=after, limit=limit)
-        numbered = (
-            (row["first_sequence"] + place, bytes(data)) for row in rows for place, data in enumerate(row["events"])
-        )
-        return [(sequence, data) for sequence, data in numbered if sequence > after]
-
-    async def save_answer(self, turn: Turn, answer: bytes) -> None:
-        """Keep what the agent said in the end."""
-        await self._sql.run("save_answer", id=turn.id, tenant=turn.tenant_id, answer=answer)
+        return _turn(await self.log.append(turn_id, lease_token, events))
 
     async def list_turns(self, session: Session, before: int | None, limit: int) -> list[Turn]:
         """The turns of a session, newest first."""

@@ -9,13 +9,13 @@ import pytest
 
 from services.kit.queries import load_queries
 
-ROOMS = sorted(path.parent for path in Path("services").glob("*/queries.sql"))
+FILES = sorted(Path("services").glob("*/*queries.sql"))
 _PARAM = re.compile(r"%\(\w+\)[sbt]")
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
-def test_every_query_can_be_planned(room: Path, database: Callable[..., str]) -> None:
-    queries = load_queries(room / "queries.sql")
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_every_query_can_be_planned(file: Path, database: Callable[..., str]) -> None:
+    room, queries = file.parent, load_queries(file)
     assert queries
     with psycopg.connect(database(room.name), options=f"-c search_path={room.name},public") as connection:
         for name, query in queries.items():
