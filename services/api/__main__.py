@@ -1,6 +1,7 @@
 """Runs Api: `python -m services.api`."""
 
 import asyncio
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -19,11 +20,14 @@ from orginabox.runtime.v1 import runtime_service_pb2_grpc as runtime_grpc
 from orginabox.sandbox.v1 import sandbox_service_pb2_grpc as sandbox_grpc
 from orginabox.turn.v1 import turn_log_service_pb2_grpc
 
+from services.api import mapping
 from services.api.courier import Courier
 from services.api.dispatcher import Dispatcher
 from services.api.feed import Feeds
 from services.api.health_handler import HealthHandler
 from services.api.job_handler import JobHandler
+from services.api.log_keeper import LogKeeper
+from services.api.neighbours import Neighbours
 from services.api.provider_handler import AuditHandler, ProviderHandler
 from services.api.reaper import Reaper
 from services.api.session_handler import SessionHandler
@@ -58,7 +62,8 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
         connect(settings.address("runtime")) as to_runtime,
         connect(settings.address("audit")) as to_audit,
     ):
-        store, feeds = Store(database), Feeds()
+        neighbours = Neighbours(settings.database_url)
+        store, feeds = Store(database), Feeds(neighbours)
         queue, audits = queue_grpc.QueueServiceStub(to_queue), audit_grpc.AuditServiceStub(to_audit)
         sandboxes = sandbox_grpc.SandboxServiceStub(to_sandbox)
 
@@ -77,6 +82,8 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(Dispatcher(store, queue, audits).run()),
             asyncio.create_task(Reaper(store, feeds, queue, sandboxes).run()),
             asyncio.create_task(Courier(store, sandboxes).run()),
+            asyncio.create_task(neighbours.run(feeds.hear)),
+            asyncio.create_task(LogKeeper(store, timedelta(settings.log_retention_days), mapping.answer_of).run()),
         ]
         layers = [single_operator(settings.key())]
         await serve(settings.address("api"), SERVICES, register, layers=layers, stop=stop)

@@ -1,35 +1,53 @@
-"""The live ends of the logs that are being written: events go to their readers before they are on disk.
+"""The live ends of the logs: events go to their readers before they are on disk.
 
 A feed holds the last events of one turn in memory. Readers ask it for what comes after their own cursor, each at its
 own pace, so that a slow reader costs nothing and delays nobody: one that falls behind what the feed still holds reads
 the log from the database until it has caught up.
+
+Where another replica writes the log, the feed holds nothing, and says only when to look at the database again.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
+from services.api.neighbours import Neighbours
 from services.api.turn import Event
 
 KEPT_EVENTS = 4096
-"""How many events a feed holds: at 20 deltas a second, more than three minutes."""
+"""How many events a feed holds at most: at 20 deltas a second, more than three minutes."""
+KEPT_BYTES = 8 << 20
+"""How much a feed holds at most; the last event always fits."""
 
 
 class Feed:
-    """The live end of one turn's log."""
+    """The live end of one turn's log.
+
+    Attributes:
+        writers: How many streams write the log here.
+        elsewhere: Whether another replica has written the log since the last stream was opened here.
+    """
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._events: list[Event] = []
+        self._bytes = 0
         self._changed = asyncio.Event()
         self.writers = 0
+        self.elsewhere = False
+
+    @property
+    def written_here(self) -> bool:
+        """Whether what the feed says is all there is."""
+        return self.writers > 0 and not self.elsewhere
 
     def publish(self, events: Sequence[Event]) -> None:
         """Add events and wake the readers. Events must follow each other; after a jump the feed begins anew."""
         if self._events and events[0].sequence != self._events[-1].sequence + 1:
-            self._events.clear()
-        self._events.extend(events)
+            self._events, self._bytes = [], 0
+        self._events += events
+        self._bytes += sum(len(event.data) for event in events)
+        self._forget()
         self.wake()
 
     def wake(self) -> None:
@@ -37,23 +55,40 @@ class Feed:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def hear(self) -> None:
+        """Another replica has written the log."""
+        self.elsewhere = True
+        self.wake()
+
     def after(self, sequence: int) -> list[Event] | None:
         """The events after a number, or None when the feed cannot tell: it holds none, or begins later than that."""
         if not self._events or sequence < self._events[0].sequence - 1:
             return None
-        skip = sequence - self._events[0].sequence + 1
-        return [event for place, event in enumerate(self._events) if place >= skip]
+        return self._events[sequence - self._events[0].sequence + 1 :]
 
     def changes(self) -> asyncio.Event:
         """An event that is set at the next change. Take it before looking, so that no change is missed."""
         return self._changed
 
+    def _forget(self) -> None:
+        surplus = max(len(self._events) - KEPT_EVENTS, 0)
+        self._bytes -= sum(len(event.data) for event in self._events[:surplus])
+        while self._bytes > KEPT_BYTES and surplus < len(self._events) - 1:
+            self._bytes -= len(self._events[surplus].data)
+            surplus += 1
+        del self._events[:surplus]
+
 
 class Feeds:
-    """The feeds of all turns that somebody writes or reads here."""
+    """The feeds of all turns that somebody writes or reads here.
 
-    def __init__(self) -> None:
+    Args:
+        neighbours: The other replicas of Api.
+    """
+
+    def __init__(self, neighbours: Neighbours) -> None:
         self._feeds: dict[UUID, tuple[Feed, int]] = {}
+        self.neighbours = neighbours
 
     @contextmanager
     def join(self, turn_id: UUID) -> Iterator[Feed]:
@@ -68,3 +103,26 @@ class Feeds:
                 del self._feeds[turn_id]
             else:
                 self._feeds[turn_id] = (feed, users - 1)
+
+    @contextmanager
+    def write(self, turn_id: UUID) -> Iterator[Feed]:
+        """The feed of a turn whose log is written here now."""
+        with self.join(turn_id) as feed:
+            feed.writers += 1
+            feed.elsewhere = False
+            try:
+                yield feed
+            finally:
+                feed.writers -= 1
+                feed.wake()
+
+    def publish(self, turn_id: UUID, events: Sequence[Event]) -> None:
+        """Bring events that are on disk to the readers of a turn, wherever they are."""
+        if found := self._feeds.get(turn_id):
+            found[0].publish(events)
+        self.neighbours.tell(turn_id)
+
+    def hear(self, turn_id: UUID) -> None:
+        """Another replica has written the log of a turn."""
+        if found := self._feeds.get(turn_id):
+            found[0].hear()

@@ -87,10 +87,10 @@ def _ending(event: turn_event_pb2.TurnEvent) -> Ending | None:
     return Ending(state) if state else None
 
 
-def ending_event(turn_id: UUID, sequence: int, ending: Ending) -> Event:
-    """The terminal event of a turn that ends without its worker."""
+def ending_event(turn_id: UUID, sequence: int, ending: Ending, time: datetime | None = None) -> Event:
+    """The terminal event of a turn that ends without its worker, now unless a time is given."""
     event = turn_event_pb2.TurnEvent(
-        sequence=sequence, turn_id=str(turn_id), create_time=time_to_proto(datetime.now(UTC))
+        sequence=sequence, turn_id=str(turn_id), create_time=time_to_proto(time or datetime.now(UTC))
     )
     match ending.state:
         case TurnState.ABORTED:
@@ -101,6 +101,12 @@ def ending_event(turn_id: UUID, sequence: int, ending: Ending) -> Event:
         case _:
             event.completed.SetInParent()
     return event_from_proto(event)
+
+
+def end_of(turn: Turn) -> Event:
+    """The terminal event of a turn that has ended and whose log is no longer kept."""
+    ending = turn.ending() or Ending(TurnState.COMPLETED)
+    return ending_event(turn.id, max(turn.last_sequence, 1), ending, turn.end_time)
 
 
 def checkpoint(turn_id: UUID, sequence: int) -> turn_event_pb2.TurnEvent:

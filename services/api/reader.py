@@ -1,21 +1,25 @@
 """Reading a log to its end: first what is on disk, then what is live, each event once and in order."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from uuid import UUID
 
-from services.api.feed import Feed, Feeds
+from services.api.feed import Feeds
 from services.api.store import Store
-from services.api.turn import Event
+from services.api.turn import Event, Turn
 from services.kit.caller import Caller
 
 CHECKPOINT_SECONDS = 15.0
 POLL_SECONDS = 1.0
 """How often a reader looks at the disk when no writer is here: another replica may have it, or none may yet."""
 
+EndOf = Callable[[Turn], Event]
+"""Makes the terminal event of a turn whose log is no longer kept."""
+
 
 async def read_log(
-    store: Store, feeds: Feeds, caller: Caller, turn_id: UUID, after: int
+    store: Store, feeds: Feeds, caller: Caller, turn_id: UUID, after: int, end_of: EndOf
 ) -> AsyncIterator[bytes | None]:
     """The events of a turn after a number, to the terminal one; None is a sign that nothing happened for a while.
 
@@ -26,8 +30,8 @@ async def read_log(
         while True:
             changed = feed.changes()
             events = feed.after(after)
-            if not events:
-                events = await _from_disk(store, caller, turn_id, after, feed)
+            if not events and (events is None or not feed.written_here or quiet >= CHECKPOINT_SECONDS):
+                events = await _from_disk(store, caller, turn_id, after, end_of)
             for event in events:
                 yield event.data
                 if event.ending:
@@ -35,26 +39,32 @@ async def read_log(
             if events:
                 after, quiet = max(after, events[-1].sequence), 0.0
                 continue
-            wait = CHECKPOINT_SECONDS - quiet if feed.writers else POLL_SECONDS
-            try:
-                async with asyncio.timeout(wait):
-                    await changed.wait()
-            except TimeoutError:
-                quiet += wait
-                if quiet >= CHECKPOINT_SECONDS:
-                    yield None
-                    quiet = 0.0
+            if quiet >= CHECKPOINT_SECONDS:
+                yield None
+                quiet = 0.0
+            if not feed.written_here:
+                feeds.neighbours.watch(turn_id)
+            quiet += await _wait(changed, CHECKPOINT_SECONDS if feed.written_here else POLL_SECONDS)
 
 
-async def _from_disk(store: Store, caller: Caller, turn_id: UUID, after: int, feed: Feed) -> list[Event]:
+async def _wait(changed: asyncio.Event, seconds: float) -> float:
+    """Wait for a change for so long at most, and return how long nothing has changed: 0 when something has."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await changed.wait()
+            return 0.0
+    return seconds
+
+
+async def _from_disk(store: Store, caller: Caller, turn_id: UUID, after: int, end_of: EndOf) -> list[Event]:
     """What the database has after a number; when that is nothing and the turn has ended, its last event."""
-    if feed.writers and feed.after(after) is not None:
-        return []  # the live end reaches back to the reader: the disk cannot have more
     async with store.transaction() as tx:
         # The events first: a turn that ends between the two reads then shows its end on the next look.
-        rows = await tx.read_events(turn_id, after)
+        rows = await tx.log.read(turn_id, after)
         turn = await tx.find_turn(caller, turn_id)
         if not rows and turn.ended:
-            rows = await tx.read_events(turn_id, min(after, turn.last_sequence - 1))
+            rows = await tx.log.read(turn_id, min(after, turn.last_sequence - 1))
+    if not rows and turn.ended:
+        return [end_of(turn)]
     last = turn.last_sequence if turn.ended else None
     return [Event(sequence, data, ending=turn.ending() if sequence == last else None) for sequence, data in rows]

@@ -61,9 +61,8 @@ class Reaper:
         telemetry.log().warning("turn given up", turn_id=str(turn.id), job_id=str(turn.job_id))
         if turn.state is TurnState.RUNNING:
             await abort_run(self._sandboxes, turn.id)  # no worker hears of it any more
-        with self._feeds.join(turn.id) as feed:
-            if events := await operations.fail_turn(self._store, turn, ending, mapping.ending_event):
-                feed.publish(events)
+        if events := await operations.fail_turn(self._store, turn, ending, mapping.ending_event):
+            self._feeds.publish(turn.id, events)
 
     async def _ending(self, turn: Turn) -> Ending | None:
         """How a turn ends whose job is over, or None while the job lives."""

@@ -64,7 +64,7 @@ class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
     ) -> AsyncIterator[turn_event_pb2.TurnEvent]:
         turn = await operations.get_turn(self._store, caller(), UUID(request.turn_id))
         after = max(request.from_sequence, _last_event_id(context))
-        async for data in reader.read_log(self._store, self._feeds, caller(), turn.id, after):
+        async for data in reader.read_log(self._store, self._feeds, caller(), turn.id, after, mapping.end_of):
             if data is None:
                 yield mapping.checkpoint(turn.id, after)
                 continue
@@ -79,11 +79,10 @@ class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
     async def AbortTurn(self, request: pb.AbortTurnRequest, context: Context) -> pb.AbortTurnResponse:
         turn_id = UUID(request.turn_id)
         turn, events = await operations.abort_turn(self._store, caller(), turn_id, mapping.ending_event)
-        with self._feeds.join(turn_id) as feed:
-            if events:
-                feed.publish(events)
-            elif turn.state is TurnState.RUNNING:
-                await abort_run(self._sandboxes, turn_id)
+        if events:
+            self._feeds.publish(turn_id, events)
+        elif turn.state is TurnState.RUNNING:
+            await abort_run(self._sandboxes, turn_id)
         return pb.AbortTurnResponse(turn=mapping.turn_to_proto(turn))
 
     async def ReplyPermission(self, request: pb.ReplyPermissionRequest, context: Context) -> pb.ReplyPermissionResponse:

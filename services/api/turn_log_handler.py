@@ -26,6 +26,8 @@ class TurnLogHandler(turn_log_service_pb2_grpc.TurnLogServiceServicer):
     async def OpenTurn(self, request: pb.OpenTurnRequest, context: Context) -> pb.OpenTurnResponse:
         lease = Lease(request.attempt, request.lease_token)
         turn = await operations.open_log(self._store, UUID(request.turn_id), lease)
+        # Another replica may have had the writer until now: its live end is not the log's any more.
+        self._feeds.neighbours.tell(turn.id)
         return pb.OpenTurnResponse(
             tenant_id=str(turn.tenant_id),
             user_id=str(turn.user_id),
@@ -50,9 +52,10 @@ class TurnLogHandler(turn_log_service_pb2_grpc.TurnLogServiceServicer):
             raise TurnEnded(turn_id)
         if turn.lease_token != first.lease_token:
             raise LeaseLost(turn_id)
-        with self._feeds.join(turn_id) as feed:
-            writer = LogWriter(self._store, feed, turn_id, first.lease_token, turn.last_sequence)
-            feed.writers += 1
+        with self._feeds.write(turn_id) as feed:
+            writer = LogWriter(
+                self._store, feed, self._feeds.neighbours, turn_id, first.lease_token, turn.last_sequence
+            )
             accepting = asyncio.create_task(_accept(writer, first, request_iterator))
             try:
                 async for durable in writer.flushes():
@@ -62,7 +65,6 @@ class TurnLogHandler(turn_log_service_pb2_grpc.TurnLogServiceServicer):
                 if accepting.done():
                     accepting.result()  # a gap in the events is an answer, not a silent end
             finally:
-                feed.writers -= 1
                 accepting.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await accepting

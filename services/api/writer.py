@@ -13,11 +13,14 @@ from uuid import UUID
 
 from services.api import operations
 from services.api.feed import Feed
+from services.api.neighbours import Neighbours
 from services.api.store import Store
 from services.api.turn import Event, LeaseLost
 
 FLUSH_SECONDS = 0.1
 """How long events gather between two commits. No reader waits for it; a crash makes the worker send them again."""
+WATCHED_FLUSH_SECONDS = 0.02
+"""The same while somebody reads the log through another replica, and so from the disk."""
 MAX_PENDING = 5_000
 """How many events may wait for the disk before the writer is made to wait, too."""
 
@@ -36,14 +39,18 @@ class LogWriter:
     Args:
         store: Where the log is kept.
         feed: The live end of the log.
+        neighbours: The other replicas, which may have readers of the log.
         turn_id: The turn.
         lease_token: The fence token with which the log was opened.
         last_sequence: Where the log ends.
     """
 
-    def __init__(self, store: Store, feed: Feed, turn_id: UUID, lease_token: str, last_sequence: int) -> None:
+    def __init__(
+        self, store: Store, feed: Feed, neighbours: Neighbours, turn_id: UUID, lease_token: str, last_sequence: int
+    ) -> None:
         self._store = store
         self._feed = feed
+        self._neighbours = neighbours
         self._turn_id = turn_id
         self._lease_token = lease_token
         self._last = last_sequence
@@ -98,7 +105,8 @@ class LogWriter:
             if self._closed and not self._pending:
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_SECONDS):
+                watched = self._neighbours.watched(self._turn_id)
+                async with asyncio.timeout(WATCHED_FLUSH_SECONDS if watched else FLUSH_SECONDS):
                     await self._hurry.wait()
 
     async def _flush(self, batch: list[Event]) -> Durable:
@@ -109,4 +117,6 @@ class LogWriter:
             raise
         if batch[-1].ending:
             self._feed.publish(batch[-1:])
+        if self._neighbours.watched(self._turn_id):
+            self._neighbours.tell(self._turn_id)
         return Durable(batch[-1].sequence, turn.abort_requested)

@@ -5,7 +5,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.feed import KEPT_EVENTS, Feed, Feeds
+from services.api.feed import KEPT_BYTES, KEPT_EVENTS, Feed, Feeds
+from services.api.neighbours import Neighbours
 from services.api.turn import Event
 
 TURN = UUID(int=1)
@@ -61,7 +62,7 @@ def test_a_change_wakes_whoever_took_it_before() -> None:
 
 
 def test_a_feed_lives_as_long_as_somebody_uses_it() -> None:
-    feeds = Feeds()
+    feeds = Feeds(Neighbours(""))
     with feeds.join(TURN) as first:
         with feeds.join(TURN) as second:
             assert first is second
@@ -69,3 +70,27 @@ def test_a_feed_lives_as_long_as_somebody_uses_it() -> None:
             assert third is first
     with feeds.join(TURN) as fresh:
         assert fresh is not first
+
+
+def test_large_events_are_held_for_a_shorter_time() -> None:
+    feed, large = Feed(), KEPT_BYTES // 4 + 1
+    feed.publish([Event(number, bytes(large)) for number in range(1, 11)])
+    assert feed.after(6) is None
+    assert numbers(feed.after(7)) == [8, 9, 10]
+    feed.publish([Event(11, bytes(KEPT_BYTES * 2))])
+    assert feed.after(9) is None
+    assert numbers(feed.after(10)) == [11]
+
+
+def test_a_feed_knows_whether_it_says_all_there_is() -> None:
+    feeds, told = Feeds(Neighbours("")), []
+    with feeds.join(TURN) as feed:
+        told.append(feed.written_here)
+        with feeds.write(TURN):
+            told.append(feed.written_here)
+            feeds.hear(TURN)
+            told.append(feed.written_here)
+            with feeds.write(TURN):
+                told.append(feed.written_here)
+        told.append(feed.written_here)
+    assert told == [False, True, False, True, False]
