@@ -13,11 +13,22 @@ from services.sandbox import agent_events as said_by
 from services.sandbox import translate
 from services.sandbox.agent_events import AgentEvent
 from services.sandbox.agent_ids import message_id, said_message_id
-from services.sandbox.event import Aborted, Completed, Failed, Reply, Retrying, Terminal, UserSteered, WrapUpAsked
+from services.sandbox.event import (
+    Aborted,
+    Completed,
+    Event,
+    Failed,
+    Reply,
+    Retrying,
+    Terminal,
+    UserSteered,
+    WrapUpAsked,
+)
 from services.sandbox.hub import Feed, Hub
 from services.sandbox.opencode import OpencodeError
 from services.sandbox.patience import Patience, TurnClock
 from services.sandbox.run import PermissionNotFound, Run, TurnEnded
+from services.sandbox.spans import TurnSpans
 from services.sandbox.steering import Steering, Voice
 from services.sandbox.translate import Translator
 
@@ -59,6 +70,7 @@ class TurnDriver:
         self._patience = patience
         self._message_id = message_id(run.turn.id)
         self._translator = Translator(voice.session_id, self._message_id)
+        self._spans = TurnSpans(self._translator)
         self._steering = Steering(run, voice, self._translator)
         # The agent has the turn's first message, or never gets it.
         self._prompted = asyncio.Event()
@@ -80,6 +92,13 @@ class TurnDriver:
 
     async def drive(self) -> None:
         """Run the turn to its terminal event."""
+        with telemetry.span("turn run", turn_id=str(self._run.turn.id)):
+            try:
+                await self._drive()
+            finally:
+                self._spans.end()
+
+    async def _drive(self) -> None:
         try:
             terminal = await self._turn()
         except OpencodeError as error:
@@ -173,14 +192,19 @@ class TurnDriver:
                 self._rate_limited = translate.is_rate_limit(status.message)
         self._steering.hear(said)
         for event in self._translator.feed(said):
-            self._run.append(event)
+            self._tell(event)
             if isinstance(event, Retrying):
                 self._expect_retry(event)
+        self._spans.hear(said)
         if not self._translator.retrying:
             self._retry_time = None
         self._clock.wait(bool(self._translator.pending_permissions), self._heard_time)
         if self._translator.idle and self._idle_time is None:
             self._hear_idle()
+
+    def _tell(self, event: Event) -> None:
+        self._spans.tell(event)
+        self._run.append(event)
 
     def _hear_idle(self) -> None:
         """The agent says that it is done. It is not while it has something to read, unless it was stopped."""
@@ -232,7 +256,7 @@ class TurnDriver:
     async def _look_at_clocks(self) -> None:
         now = time.monotonic()
         for event in self._translator.release():
-            self._run.append(event)
+            self._tell(event)
         await self._steering.look_at_clock(self._patience.settle)
         if self._idle_time is None and self._steering.ended_meanwhile():
             self._idle_time = now
@@ -263,7 +287,7 @@ class TurnDriver:
     async def _expire(self, permission_id: str) -> None:
         """Nobody answered. The agent is told so; it is no refusal by the user, and nobody is told that it were one."""
         for event in self._translator.expire(permission_id):
-            self._run.append(event)
+            self._tell(event)
         try:
             await self._agent.reply_permission(permission_id, Reply.REJECT, _NOBODY_ANSWERED)
         except OpencodeError as error:

@@ -133,8 +133,9 @@ class Fleet:
         log.info("sandbox starts")
         await self.report(replace(sandbox, state=SandboxState.STARTING, runtime_revision=bundle.revision))
         try:
-            await self.driver.check()
-            live = await self._bring_up(sandbox, bundle)
+            with telemetry.span("sandbox start", sandbox_id=str(sandbox.id)):
+                await self.driver.check()
+                live = await self._bring_up(sandbox, bundle)
         except Exception:
             await self._report_stopped(sandbox)
             raise

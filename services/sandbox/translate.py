@@ -82,6 +82,10 @@ class Translator:
         """The permissions that the agent waits for."""
         return [permission for permission, waits in self._permissions.items() if waits]
 
+    def owns(self, message_id: str) -> bool:
+        """Whether a message is one that the agent wrote in this turn."""
+        return message_id in self._messages
+
     @property
     def tool_runs(self) -> bool:
         """Whether a tool runs, which may take as long as it takes."""

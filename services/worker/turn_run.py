@@ -116,7 +116,8 @@ class TurnRun:
         """Carry the run's events into the log from where it ends; tell whether the turn has ended."""
         pipe = _Pipe(self._log, self._sandboxes, lease)
         try:
-            sandbox_id = await self._claim(opened)
+            with telemetry.span("sandbox claim", turn_id=lease.turn_id):
+                sandbox_id = await self._claim(opened)
             return await pipe.carry(self._join(lease, opened, sandbox_id), opened.abort_requested)
         except RunRefused as refused:
             failed = _failed(lease.turn_id, max(opened.last_sequence, pipe.sent) + 1, refused)

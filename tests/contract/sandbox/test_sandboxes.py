@@ -79,6 +79,32 @@ async def test_a_killed_sandbox_ends_its_turn_and_keeps_the_session(rig: Rig, vi
     await stop(rig, sandbox_id)
 
 
+async def test_a_prompt_is_not_said_twice_when_nobody_had_read_of_its_run(rig: Rig) -> None:
+    """The agent had the prompt, the service ended with all it knew, and nothing of the turn was written anywhere."""
+    sandbox_id = (await rig.claim(new_id())).sandbox.sandbox_id
+    request = rig.turn(sandbox_id, scenario("slow", deltas=200, interval=0.05))
+
+    def asked() -> int:
+        return sum(request.text in str(each.body["messages"][-1]) for each in rig.model.requests)
+
+    before = asked()
+    reader = asyncio.create_task(rig.run(request))
+    for _ in range(500):
+        if asked() > before:
+            break
+        await asyncio.sleep(0.02)
+    reader.cancel()
+    await rig.fleet.stop_all()
+    rig.fleet.runs.clear()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await rig.run(request)
+    assert reason_of(refused.value) == "RUN_LOST"
+    again = await rig.run(rig.turn(sandbox_id, "say fine", session_id=request.session_id))
+    assert text_of(again) == "fine"
+    assert asked() == before + 1
+    await stop(rig, sandbox_id)
+
+
 async def test_an_abort_before_there_is_anything_to_stop(rig: Rig) -> None:
     sandbox_id = (await rig.claim(new_id())).sandbox.sandbox_id
     await stop(rig, sandbox_id)
