@@ -19,6 +19,7 @@ from services.queue.dispatcher import Dispatcher
 from services.queue.enqueuer import Enqueuer
 from services.queue.handler import SERVICE, QueueHandler
 from services.queue.housekeeping import Housekeeping
+from services.queue.pace import Pace
 from services.queue.store import SCHEMA, Store
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -44,9 +45,10 @@ async def running_queue(url: str, instance: str) -> AsyncIterator[QueueHandler]:
     """The queue with its loops, without a server around it."""
     async with Store(url) as store:
         bell = Bell()
-        enqueuer = Enqueuer(store, bell)
-        dispatcher = Dispatcher(store, bell, instance)
-        housekeeping = Housekeeping(store, bell, dispatcher, instance)
+        pace = Pace()
+        enqueuer = Enqueuer(store, bell, pace)
+        dispatcher = Dispatcher(store, bell, pace, instance)
+        housekeeping = Housekeeping(store, bell, pace, dispatcher, instance)
         await housekeeping.begin()
         loops = asyncio.gather(enqueuer.run(), dispatcher.run(), housekeeping.run())
         handler = QueueHandler(store, bell, enqueuer, dispatcher)

@@ -1,6 +1,9 @@
 """What wakes the loops of this process at once. Each of them also looks by itself once a second."""
 
 import asyncio
+from collections.abc import Iterable
+
+from services.queue.heads import Heads, Place
 
 
 class Bell:
@@ -12,17 +15,23 @@ class Bell:
         stops: A job that a worker has was cancelled.
         others: The other Queue processes should hear of it.
         arrivals: Counts the rings for ready jobs, so that a claim that found none knows whether that still holds.
+        heads: Where claims begin.
     """
 
     def __init__(self) -> None:
+        self.heads = Heads()
         self.work = asyncio.Event()
         self.due = asyncio.Event()
         self.stops = asyncio.Event()
         self.others = asyncio.Event()
         self.arrivals = 0
 
-    def ready(self, *, here_only: bool = False) -> None:
-        """Jobs may be ready."""
+    def ready(self, places: Iterable[Place] | None = None, *, here_only: bool = False) -> None:
+        """Jobs may be ready: these, or nobody knows which."""
+        if places is None:
+            self.heads.forget()
+        else:
+            self.heads.came(places)
         self.arrivals += 1
         self.work.set()
         if not here_only:
@@ -36,6 +45,12 @@ class Bell:
         """A job that a worker has was cancelled."""
         self.stops.set()
         self.others.set()
+
+    def look(self) -> None:
+        """A second has gone by, and hints may have been lost."""
+        self.ready((), here_only=True)
+        self.stops.set()
+        self.due.set()
 
     def told(self) -> None:
         """Another Queue process rang, for ready jobs or for a cancelled one."""

@@ -17,6 +17,7 @@ from services.queue.batch import Batcher
 from services.queue.bell import Bell
 from services.queue.job import Failure, Job, Lease
 from services.queue.operations import MAX_BATCH, Settlement
+from services.queue.pace import Pace
 from services.queue.store import Store
 from services.queue.work_session import WorkSession
 
@@ -42,12 +43,14 @@ class Dispatcher:
     Args:
         store: The queue's tables.
         bell: Wakes the claim loop.
+        pace: Who may run how much.
         instance: The name of this Queue process, the same in its next life.
     """
 
-    def __init__(self, store: Store, bell: Bell, instance: str) -> None:
+    def __init__(self, store: Store, bell: Bell, pace: Pace, instance: str) -> None:
         self._store = store
         self._bell = bell
+        self._pace = pace
         self._instance = instance
         self._sessions: dict[UUID, WorkSession] = {}
         self._settler: Batcher[_Settling | _Closing, None] = Batcher(self._settle, MAX_BATCH)
@@ -140,7 +143,9 @@ class Dispatcher:
         for kinds, sessions in groups.items():
             while self._may_find_work(kinds) and (slots := _slots(sessions)):
                 seen = self._bell.arrivals
-                leased = await operations.claim(self._store, kinds, [session.id for session in slots])
+                leased = await operations.claim(
+                    self._store, self._pace, self._bell.heads, kinds, [session.id for session in slots]
+                )
                 if len(leased) < len(slots):
                     self._drained_at[kinds] = seen
                 await self._deliver(leased)
@@ -164,7 +169,7 @@ class Dispatcher:
         """Take back leases that no worker heard of."""
         settled = await operations.withdraw(self._store, leases)
         if settled.freed:
-            self._bell.ready()
+            self._bell.ready(settled.freed)
 
     async def _compare(self) -> None:
         """Make the leases in memory and those on disk agree.
@@ -210,8 +215,8 @@ class Dispatcher:
             except Exception as error:  # noqa: BLE001 - one bad settlement must not stop all others
                 log().error("settlement failed", exc_info=error, settlements=len(items), sessions=len(closing))
                 return await self._settle_apart(items, closing)
-            if settled.freed or closing:
-                self._bell.ready()
+            if settled.freed or closing or self._pace.lanes:
+                self._bell.ready(settled.freed)
             if settled.delayed:
                 self._bell.delayed()
             if settled.more:

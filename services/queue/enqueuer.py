@@ -7,15 +7,17 @@ from services.queue import operations
 from services.queue.batch import Batcher
 from services.queue.bell import Bell
 from services.queue.job import JobState, NewJob, PlacedJob
+from services.queue.pace import Pace
 from services.queue.store import Store
 
 
 class Enqueuer:
     """Puts jobs into the queue, many calls in one commit."""
 
-    def __init__(self, store: Store, bell: Bell) -> None:
+    def __init__(self, store: Store, bell: Bell, pace: Pace) -> None:
         self._store = store
         self._bell = bell
+        self._pace = pace
         self._batcher: Batcher[Sequence[NewJob], list[PlacedJob]] = Batcher(self._enqueue, operations.MAX_BATCH, len)
         self.run = self._batcher.run
 
@@ -25,7 +27,7 @@ class Enqueuer:
 
     async def _enqueue(self, groups: Sequence[Sequence[NewJob]]) -> Sequence[list[PlacedJob] | Exception]:
         try:
-            answers = await operations.enqueue(self._store, groups)
+            answers = await operations.enqueue(self._store, self._pace, groups)
         except ServiceUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whoever called hears of it
@@ -37,8 +39,8 @@ class Enqueuer:
         return answers
 
     def _ring(self, placed: Sequence[PlacedJob]) -> None:
-        states = {found.job.state for found in placed}
-        if JobState.READY in states:
-            self._bell.ready()
-        if JobState.SCHEDULED in states:
+        jobs = [found.job for found in placed]
+        if ready := [(job.kind, job.priority, job.vt) for job in jobs if job.state is JobState.READY]:
+            self._bell.ready(ready)
+        if any(job.state is JobState.SCHEDULED for job in jobs):
             self._bell.delayed()

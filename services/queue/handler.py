@@ -121,6 +121,13 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
         self._bell.ready()
         return queue_service_pb2.RetryJobResponse(job=mapping.job_to_proto(job))
 
+    async def SetTenantShare(
+        self, request: queue_service_pb2.SetTenantShareRequest, context: Context
+    ) -> queue_service_pb2.SetTenantShareResponse:
+        await operations.set_share(self._store, mapping.share_from_proto(request))
+        self._bell.ready()
+        return queue_service_pb2.SetTenantShareResponse()
+
     async def Work(
         self, request_iterator: AsyncIterator[queue_service_pb2.WorkRequest], context: Context
     ) -> AsyncIterator[queue_service_pb2.WorkResponse]:

@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 from services.kit.errors import ServiceUnavailable
 from services.kit.telemetry import log
 from services.queue import operations
 from services.queue.bell import Bell
 from services.queue.dispatcher import Dispatcher
+from services.queue.pace import Pace
 from services.queue.store import Store
 
 LOOK_SECONDS = 1.0
 """How often every loop looks by itself: a hint that is lost costs no more."""
+FORGET_HEADS_SECONDS = 5.0
+FOR_EVER = timedelta(days=36_500)
 RENEW_SECONDS = 5.0
 REAP_SECONDS = 2.0
 FORGET_SECONDS = 60.0
@@ -26,18 +30,22 @@ class Housekeeping:
     Args:
         store: The queue's tables.
         bell: Wakes the loops.
+        pace: The virtual times and shares that all Queue processes have to agree on.
         dispatcher: Has the streams whose sessions are renewed.
         instance: The name of this Queue process, the same in its next life.
     """
 
-    def __init__(self, store: Store, bell: Bell, dispatcher: Dispatcher, instance: str) -> None:
+    def __init__(self, store: Store, bell: Bell, pace: Pace, dispatcher: Dispatcher, instance: str) -> None:
         self._store = store
         self._bell = bell
+        self._pace = pace
         self._dispatcher = dispatcher
         self._instance = instance
 
     async def begin(self) -> None:
-        """Give back what an earlier life of this process had leased, before any worker comes."""
+        """Take up what is known, and give back what an earlier life of this process had leased, before workers come."""
+        await operations.refresh_shares(self._store, self._pace)
+        await operations.keep_pace(self._store, self._pace, FOR_EVER)
         if await operations.forget_earlier_life(self._store, self._instance):
             log().info("earlier life forgotten", instance=self._instance)
             while (await operations.withdraw_orphans(self._store)).more:
@@ -47,6 +55,8 @@ class Housekeeping:
         """Run the loops until cancelled."""
         async with asyncio.TaskGroup() as loops:
             loops.create_task(_every(LOOK_SECONDS, self._look))
+            loops.create_task(_every(LOOK_SECONDS, self._keep_pace))
+            loops.create_task(_every(FORGET_HEADS_SECONDS, self._forget_heads))
             loops.create_task(_every(RENEW_SECONDS, self._renew))
             loops.create_task(_every(REAP_SECONDS, self._reap))
             loops.create_task(_every(FORGET_SECONDS, self._forget))
@@ -56,7 +66,15 @@ class Housekeeping:
             loops.create_task(_every(RETRY_SECONDS, self._listen))
 
     async def _look(self) -> None:
-        self._bell.told()
+        self._bell.look()
+
+    async def _forget_heads(self) -> None:
+        self._bell.heads.forget()
+
+    async def _keep_pace(self) -> None:
+        await operations.keep_pace(self._store, self._pace, 10 * timedelta(seconds=LOOK_SECONDS))
+        if await operations.refresh_shares(self._store, self._pace):
+            self._bell.ready()
 
     async def _renew(self) -> None:
         sessions = dict(self._dispatcher.sessions)
@@ -81,7 +99,7 @@ class Housekeeping:
             if settled.tokens:
                 log().warning("leases reaped", count=len(settled.tokens))
             if settled.freed:
-                self._bell.ready()
+                self._bell.ready(settled.freed)
             if not settled.more:
                 return
 
@@ -93,7 +111,7 @@ class Housekeeping:
         self._bell.due.clear()
         ready, seconds = await operations.promote_due(self._store)
         if ready:
-            self._bell.ready()
+            self._bell.ready(ready)
         pause = LOOK_SECONDS if seconds is None else min(max(seconds, SOONEST_SECONDS), LOOK_SECONDS)
         await _wait(self._bell.due, pause)
 

@@ -123,6 +123,7 @@ class Job:
     trace_parent: str = ""
     last_error: str = ""
     end_time: datetime | None = None
+    vt: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

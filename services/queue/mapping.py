@@ -22,6 +22,7 @@ from services.queue.job import (
     PlacedJob,
 )
 from services.queue.operations import LEASE_DURATION
+from services.queue.pace import TenantShare
 from services.queue.work_session import Ended, Leased, Settled, WorkSession
 
 STATE_TO_PROTO: dict[JobState, job_pb2.JobState.ValueType] = {
@@ -94,6 +95,11 @@ def new_job_from_proto(request: queue_service_pb2.EnqueueJobRequest) -> NewJob:
         run_time=_time("runTime", request.run_time) if request.HasField("run_time") else None,
         trace_parent=_text("traceParent", request.trace_parent),
     )
+
+
+def share_from_proto(request: queue_service_pb2.SetTenantShareRequest) -> TenantShare:
+    """What a tenant is to get."""
+    return TenantShare(UUID(request.tenant_id), request.weight or 1, request.max_in_flight)
 
 
 def session_from_proto(hello: queue_service_pb2.WorkerHello) -> WorkSession:

@@ -11,6 +11,7 @@ from itertools import islice
 from uuid import UUID
 
 from services.kit.errors import DomainError
+from services.queue.heads import Heads, Place, Stretch
 from services.queue.job import (
     ENDED,
     Failure,
@@ -24,6 +25,7 @@ from services.queue.job import (
     Outcome,
     PlacedJob,
 )
+from services.queue.pace import Pace, TenantShare
 from services.queue.store import QueueTransaction, Store
 
 LEASE_DURATION = timedelta(seconds=15)
@@ -47,18 +49,18 @@ class Settled:
 
     Attributes:
         tokens: Those of the settlements that are on disk. The others came too late.
-        freed: How many jobs may be ready now that were not.
+        freed: The jobs that are ready now and were not.
         delayed: Whether a job waits for a time now.
         more: Whether there is more of the same to do, in another transaction.
     """
 
     tokens: set[UUID] = field(default_factory=set)
-    freed: int = 0
+    freed: list[Place] = field(default_factory=list)
     delayed: bool = False
     more: bool = False
 
 
-async def enqueue(store: Store, groups: Sequence[Sequence[NewJob]]) -> list[list[PlacedJob] | DomainError]:
+async def enqueue(store: Store, pace: Pace, groups: Sequence[Sequence[NewJob]]) -> list[list[PlacedJob] | DomainError]:
     """Put groups of jobs in, all in one commit. A repeated intent gives the first job.
 
     Returns:
@@ -68,7 +70,7 @@ async def enqueue(store: Store, groups: Sequence[Sequence[NewJob]]) -> list[list
         DomainError: A job of a larger group was refused. None is put in, of any group.
     """
     async with store.enqueueing.transaction() as tx:
-        answers = iter(await _put(tx, [job for group in groups for job in group]))
+        answers = iter(await _put(tx, pace, [job for group in groups for job in group]))
         return [_whole(list(islice(answers, len(group)))) for group in groups]
 
 
@@ -82,14 +84,14 @@ def _whole(answers: list[PlacedJob | DomainError]) -> list[PlacedJob] | DomainEr
     return refusal
 
 
-async def _put(tx: QueueTransaction, jobs: Sequence[NewJob]) -> list[PlacedJob | DomainError]:
+async def _put(tx: QueueTransaction, pace: Pace, jobs: Sequence[NewJob]) -> list[PlacedJob | DomainError]:
     """Put jobs in, or answer with those that stand for the same intents, or refuse."""
     first: dict[tuple[UUID, str], NewJob] = {}
     for job in jobs:
         first.setdefault(job.intent, job)
     asked = list(first.values())
     await tx.lock_keys((job.tenant_id, job.key) for job in asked)
-    placed = await tx.enqueue(asked)
+    placed = await tx.enqueue(asked, [pace.stamp(job) for job in asked])
     repeats = [job for job in jobs if job.id not in placed]
     return await _answer_repeats(tx, jobs, placed, repeats) if repeats else [placed[job.id] for job in jobs]
 
@@ -166,10 +168,30 @@ async def _found(tx: QueueTransaction, tenant_id: UUID, job_id: UUID) -> Job:
     return found[job_id].job
 
 
-async def claim(store: Store, kinds: Collection[str], sessions: Sequence[UUID]) -> list[tuple[Job, Lease]]:
-    """Lease ready jobs, at most one to each session named."""
+async def claim(
+    store: Store, pace: Pace, heads: Heads, kinds: Collection[str], sessions: Sequence[UUID]
+) -> list[tuple[Job, Lease]]:
+    """Lease ready jobs, at most one to each session named, and of no tenant more than it may run at once."""
+    rooms = {(kind, 0): len(sessions) for kind in sorted(kinds)}
+    if pace.lanes:
+        async with store.claiming.transaction() as tx:
+            await tx.lock_lanes(pace.lanes)
+            for lane, room in (await tx.rooms_in_lanes(pace.lanes)).items():
+                rooms |= {(kind, lane): min(room, len(sessions)) for kind in kinds if room > 0}
+            return await _claim(tx, pace, heads, rooms, sessions)
     async with store.claiming.statement() as tx:
-        return await tx.claim(kinds, sessions)
+        return await _claim(tx, pace, heads, rooms, sessions)
+
+
+async def _claim(
+    tx: QueueTransaction, pace: Pace, heads: Heads, rooms: Mapping[Stretch, int], sessions: Sequence[UUID]
+) -> list[tuple[Job, Lease]]:
+    begins = heads.begin(rooms)
+    asked = {stretch: (room, begin) for (stretch, room), begin in zip(rooms.items(), begins, strict=True)}
+    claimed = await tx.claim(asked, sessions)
+    heads.end(claimed.reached)
+    pace.served(job for job, _ in claimed.leased)
+    return claimed.leased
 
 
 async def settle(
@@ -193,14 +215,16 @@ async def settle(
         tokens = await tx.end_leases([(lease, lease.completed()) for lease in done])
         standing = await tx.lock_leases([*(settlement.lease for settlement in failed), *dropped])
         endings = _fail(failed, standing) + _drop(dropped, standing, returned)
-        tokens |= await _end(tx, endings)
+        tokens |= {lease.token for lease, _ in endings}
+        freed = await _end(tx, endings)
         if late := [lease for lease in leases if lease.token not in tokens]:
             tokens |= await tx.settled_before(late)
-        promoted = await tx.promote((lease.tenant_id, lease.key) for lease in leases)
+        freed += await tx.promote((lease.tenant_id, lease.key) for lease in leases)
+        delayed = _delayed(endings)
         if more := len(left) == MAX_BATCH:
-            return _summary(tokens, endings, promoted, more=more)
+            return Settled(tokens, freed, delayed, more)
         await tx.close_sessions([*lost, *returned])
-        return _summary(tokens, endings, promoted)
+        return Settled(tokens, freed, delayed)
 
 
 def _fail(failed: Sequence[Settlement], standing: Mapping[UUID, Lease]) -> list[tuple[Lease, Outcome]]:
@@ -225,18 +249,14 @@ def _split(settlements: Sequence[Settlement]) -> tuple[list[Lease], list[Settlem
     return done, [settlement for settlement in settlements if settlement.failure is not None]
 
 
-async def _end(tx: QueueTransaction, endings: Sequence[tuple[Lease, Outcome]]) -> set[UUID]:
-    """Write down what becomes of leases. Their jobs are held and the keys locked."""
+async def _end(tx: QueueTransaction, endings: Sequence[tuple[Lease, Outcome]]) -> list[Place]:
+    """Write down what becomes of leases, and return what is ready now. Their jobs are held and the keys locked."""
     await tx.end_leases([ending for ending in endings if ending[1].state in ENDED])
-    await tx.requeue_leases([ending for ending in endings if ending[1].state not in ENDED])
-    return {lease.token for lease, _ in endings}
+    return await tx.requeue_leases([ending for ending in endings if ending[1].state not in ENDED])
 
 
-def _summary(
-    tokens: set[UUID], endings: Sequence[tuple[Lease, Outcome]], promoted: int, *, more: bool = False
-) -> Settled:
-    states = [outcome.state for _, outcome in endings]
-    return Settled(tokens, promoted + states.count(JobState.READY), JobState.RETRYING in states, more)
+def _delayed(endings: Sequence[tuple[Lease, Outcome]]) -> bool:
+    return any(outcome.state is JobState.RETRYING for _, outcome in endings)
 
 
 async def withdraw(store: Store, leases: Collection[Lease]) -> Settled:
@@ -270,12 +290,13 @@ async def _take_back(tx: QueueTransaction, leases: Collection[Lease], outcome: C
     lines = {(lease.tenant_id, lease.key) for lease in leases}
     await tx.lock_keys(lines)
     endings = [(lease, outcome(lease)) for lease in (await tx.lock_leases(leases)).values()]
-    tokens = await _end(tx, endings)
-    return _summary(tokens, endings, await tx.promote(lines), more=len(leases) == MAX_BATCH)
+    freed = await _end(tx, endings) + await tx.promote(lines)
+    tokens = {lease.token for lease, _ in endings}
+    return Settled(tokens, freed, _delayed(endings), more=len(leases) == MAX_BATCH)
 
 
-async def promote_due(store: Store) -> tuple[int, float | None]:
-    """Make ready what is due. Returns how many jobs may be ready now, and in how many seconds the next is due."""
+async def promote_due(store: Store) -> tuple[list[Place], float | None]:
+    """Make ready what is due. Returns what is ready now, and in how many seconds the next is due."""
     async with store.transaction() as tx:
         ready = await tx.make_due_jobs_ready(MAX_BATCH)
         if due := await tx.due_keyed_jobs(MAX_BATCH):
@@ -284,6 +305,27 @@ async def promote_due(store: Store) -> tuple[int, float | None]:
             await tx.join_lines(due)
             ready += await tx.promote(lines)
         return ready, await tx.next_due_seconds()
+
+
+async def set_share(store: Store, share: TenantShare) -> None:
+    """Set what a tenant gets, of what waits now too."""
+    async with store.transaction() as tx:
+        await tx.put_share(share.tenant_id, share.weight, share.max_in_flight)
+        await tx.move_to_lanes()
+
+
+async def refresh_shares(store: Store, pace: Pace) -> int:
+    """Take in what tenants get, and move what was on its way when that changed. Returns how many jobs were moved."""
+    async with store.transaction() as tx:
+        pace.share(await tx.shares())
+        return await tx.move_to_lanes()
+
+
+async def keep_pace(store: Store, pace: Pace, age: timedelta) -> None:
+    """Tell other processes how far the virtual times have come here, and hear how far they have elsewhere."""
+    async with store.telling.transaction() as tx:
+        await tx.keep_pace(pace.moved())
+        pace.heard(await tx.read_pace(age))
 
 
 async def open_session(store: Store, session_id: UUID, instance: str, worker_id: str, kinds: Collection[str]) -> None:

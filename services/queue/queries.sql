@@ -5,9 +5,10 @@ WITH asked AS (
     SELECT * FROM unnest(
         %(tenant_ids)s::uuid[], %(ids)s::uuid[], %(kinds)s::text[], %(keys)s::text[], %(priorities)s::smallint[],
         %(max_attempts)s::smallint[], %(payloads)b::bytea[], %(idempotency_keys)s::text[], %(digests)b::bytea[],
-        %(trace_parents)s::text[], %(run_times)s::timestamptz[]
+        %(trace_parents)s::text[], %(run_times)s::timestamptz[], %(vts)s::bigint[]
     ) WITH ORDINALITY AS asked (
-        tenant_id, id, kind, key, priority, max_attempts, payload, idempotency_key, digest, trace_parent, run_time, place
+        tenant_id, id, kind, key, priority, max_attempts, payload, idempotency_key, digest, trace_parent, run_time, vt,
+        place
     )
 ), fresh AS (
     INSERT INTO intent AS known (tenant_id, idempotency_key, job_id, digest, expire_time)
@@ -34,23 +35,26 @@ WITH asked AS (
     ) AS found
 ), placed AS (
     SELECT asked.*, coalesce(asked.run_time > now(), false) AS scheduled,
+        CASE WHEN share.max_in_flight > 0 THEN share.lane ELSE 0 END AS lane,
         CASE WHEN asked.key = '' THEN 0 ELSE line.length + row_number() OVER (
             PARTITION BY asked.tenant_id, asked.key, coalesce(asked.run_time > now(), false) ORDER BY asked.place
         ) - 1 END AS position
     FROM asked
     JOIN fresh ON fresh.job_id = asked.id
     LEFT JOIN line ON line.tenant_id = asked.tenant_id AND line.key = asked.key
+    LEFT JOIN tenant_share AS share ON share.tenant_id = asked.tenant_id
 ), put AS (
     INSERT INTO job (
-        tenant_id, id, kind, key, state, priority, max_attempts, run_time, idempotency_key, trace_parent, payload
+        tenant_id, id, kind, key, state, priority, max_attempts, run_time, idempotency_key, trace_parent, payload, vt,
+        lane
     )
     SELECT tenant_id, id, kind, key,
         CASE WHEN scheduled THEN 'scheduled' WHEN position > 0 THEN 'blocked' ELSE 'ready' END::job_state,
-        priority, max_attempts, coalesce(run_time, now()), idempotency_key, trace_parent, payload
+        priority, max_attempts, coalesce(run_time, now()), idempotency_key, trace_parent, payload, vt, lane
     FROM placed ORDER BY place
     RETURNING id, state, run_time, create_time
 )
-SELECT put.id, put.state, put.run_time, put.create_time, placed.position
+SELECT put.id, put.state, put.run_time, put.create_time, placed.vt, placed.position
 FROM put JOIN placed ON placed.id = put.id;
 
 -- name: known_intents
@@ -120,18 +124,26 @@ ORDER BY id DESC LIMIT %(count)s::integer;
 SELECT pg_advisory_xact_lock(number) FROM unnest(%(numbers)s::bigint[]) AS number;
 
 -- name: claim_jobs
--- Lease ready jobs to sessions, the n-th job to the n-th session. Sessions that are gone get none.
-WITH candidate AS (
-    SELECT found.row, row_number() OVER (ORDER BY found.priority, found.seq) AS slot
-    FROM unnest(%(kinds)s::text[]) AS wanted (kind)
+-- Lease ready jobs to sessions, the n-th job to the n-th session: from each stretch, which is a kind and a lane, those
+-- from a position on, and no more of a lane than there is room for. Sessions that are gone get none.
+WITH found AS (
+    SELECT wanted.lane, wanted.room, next.*
+    FROM unnest(
+        %(kinds)s::text[], %(lanes)s::integer[], %(rooms)s::integer[], %(priorities)s::smallint[], %(vts)s::bigint[]
+    ) AS wanted (kind, lane, room, priority, vt)
     CROSS JOIN LATERAL (
-        SELECT job.ctid AS row, job.priority, job.seq
+        SELECT job.ctid AS row, job.priority, job.vt, job.seq
         FROM job
-        WHERE job.kind = wanted.kind AND job.state = 'ready'
-        ORDER BY job.priority, job.seq
-        LIMIT cardinality(%(session_ids)s::uuid[])
+        WHERE job.kind = wanted.kind AND job.lane = wanted.lane AND job.state = 'ready'
+            AND (job.priority, job.vt) >= (wanted.priority, wanted.vt)
+        ORDER BY job.priority, job.vt, job.seq
+        LIMIT wanted.room
         FOR UPDATE SKIP LOCKED
-    ) AS found
+    ) AS next
+), admitted AS (
+    SELECT found.*, row_number() OVER (PARTITION BY lane ORDER BY priority, vt, seq) AS place FROM found
+), candidate AS (
+    SELECT admitted.row, row_number() OVER (ORDER BY priority, vt, seq) AS slot FROM admitted WHERE place <= room
 )
 UPDATE job
 SET state = 'leased', attempt = attempt + 1, token = gen_random_uuid(),
@@ -141,7 +153,19 @@ WHERE job.ctid = candidate.row
     AND EXISTS (SELECT FROM worker_session WHERE worker_session.id = (%(session_ids)s::uuid[])[candidate.slot])
 RETURNING job.tenant_id, job.id, job.kind, job.key, job.state, job.priority, job.attempt, job.max_attempts, job.payload,
     job.idempotency_key, job.run_time, job.create_time, job.trace_parent, job.last_error, job.session_id, job.token,
-    job.seq;
+    job.seq, job.vt, job.lane;
+
+-- name: lock_lanes
+-- Let nobody else claim from these lanes until the transaction ends. The lanes come sorted.
+SELECT pg_advisory_xact_lock(20100, lane) FROM unnest(%(lanes)s::integer[]) AS lane;
+
+-- name: rooms_in_lanes
+-- Read how many more jobs may run in each lane.
+SELECT share.lane, share.max_in_flight - (
+    SELECT count(*) FROM job WHERE job.lane = share.lane AND job.lane <> 0 AND job.state = 'leased'
+)::integer AS room
+FROM tenant_share AS share
+WHERE share.lane = ANY(%(lanes)s::integer[]) AND share.max_in_flight > 0;
 
 -- name: lock_leases
 -- Read the leases that still stand under these tokens, and hold their jobs until the transaction ends.
@@ -187,7 +211,8 @@ FROM unnest(
     %(settled)s::boolean[], %(delays)s::interval[]
 ) AS held (tenant_id, id, token, next_state, error, settled, delay)
 WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token
-    AND job.session_id IS NOT NULL; -- is leased
+    AND job.session_id IS NOT NULL -- is leased
+RETURNING job.state, job.kind, job.priority, job.vt;
 
 -- name: settled_before
 -- Read which of these leases were settled earlier, by a commit whose answer was lost.
@@ -218,7 +243,8 @@ WHERE job.ctid = ANY(ARRAY(
         WHERE head.tenant_id = line.tenant_id AND head.key = line.key AND head.key <> ''
             AND head.state IN ('ready', 'leased', 'retrying')
     )
-));
+))
+RETURNING kind, priority, vt;
 
 -- name: make_due_jobs_ready
 -- Make ready what waited for its time and stands at the head of its line, or in none.
@@ -229,7 +255,8 @@ WHERE job.ctid = ANY(ARRAY(
         AND (due.state = 'retrying' OR due.key = '')
     ORDER BY due.run_time LIMIT %(count)s::integer
     FOR UPDATE SKIP LOCKED
-));
+))
+RETURNING kind, priority, vt;
 
 -- name: due_keyed_jobs
 -- Read the jobs whose time has come and that have a line to join.
@@ -290,11 +317,54 @@ WITH dead AS (
 )
 INSERT INTO job (
     tenant_id, id, kind, key, state, priority, max_attempts, run_time, create_time, token, idempotency_key, trace_parent,
-    last_error, payload
+    last_error, payload, lane
 )
 SELECT tenant_id, id, kind, key, CASE WHEN key = '' THEN 'ready' ELSE 'blocked' END::job_state, priority, max_attempts,
-    now(), create_time, token, idempotency_key, trace_parent, last_error, payload
+    now(), create_time, token, idempotency_key, trace_parent, last_error, payload, coalesce(
+        (SELECT lane FROM tenant_share WHERE tenant_share.tenant_id = dead.tenant_id AND max_in_flight > 0), 0
+    )
 FROM dead;
+
+-- name: put_share
+-- Set what a tenant gets.
+INSERT INTO tenant_share (tenant_id, weight, max_in_flight, change_time)
+VALUES (%(tenant_id)s::uuid, %(weight)s::integer, %(max_in_flight)s::integer, clock_timestamp())
+ON CONFLICT (tenant_id) DO UPDATE
+    SET weight = excluded.weight, max_in_flight = excluded.max_in_flight, change_time = excluded.change_time;
+
+-- name: move_to_lanes
+-- Move the jobs of tenants whose share was changed of late to where they belong. Those that were on their way in when it
+-- was changed are moved by the next call.
+UPDATE job
+SET lane = CASE WHEN share.max_in_flight > 0 THEN share.lane ELSE 0 END
+FROM tenant_share AS share
+WHERE share.change_time > clock_timestamp() - interval '1 minute' AND job.tenant_id = share.tenant_id
+    AND job.lane <> CASE WHEN share.max_in_flight > 0 THEN share.lane ELSE 0 END;
+
+-- name: shares
+-- Read what tenants get.
+SELECT tenant_id, weight, max_in_flight, lane FROM tenant_share;
+
+-- name: keep_pace
+-- Write down how far the virtual times have come. They never go back.
+INSERT INTO pace (kind, priority, tenant_id, vt, change_time)
+SELECT kind, priority, tenant_id, vt, clock_timestamp()
+FROM unnest(%(kinds)s::text[], %(priorities)s::smallint[], %(tenant_ids)s::uuid[], %(vts)s::bigint[])
+    AS mark (kind, priority, tenant_id, vt)
+ORDER BY kind, priority, tenant_id
+ON CONFLICT (kind, priority, tenant_id) DO UPDATE SET vt = excluded.vt, change_time = excluded.change_time
+    WHERE pace.vt < excluded.vt;
+
+-- name: read_pace
+-- Read the marks that were changed not longer ago than this.
+SELECT kind, priority, tenant_id, vt FROM pace
+WHERE change_time > clock_timestamp() - %(age)s::interval;
+
+-- name: forget_pace
+-- Remove the marks of tenants that are behind what is served now.
+DELETE FROM pace USING pace AS now
+WHERE now.kind = pace.kind AND now.priority = pace.priority AND now.tenant_id = %(nobody)s::uuid
+    AND pace.tenant_id <> %(nobody)s::uuid AND pace.vt <= now.vt;
 
 -- name: open_session
 -- Remember the stream of a worker.

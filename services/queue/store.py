@@ -6,8 +6,9 @@ The rest shares the pool.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +20,9 @@ from psycopg.rows import dict_row
 from services.kit.errors import ServiceUnavailable
 from services.kit.postgres import Database, Row, Transaction
 from services.kit.queries import load_queries
+from services.queue.heads import Place, Position, Stretch
 from services.queue.job import Job, JobState, Lease, NewJob, Outcome, PlacedJob
+from services.queue.pace import NOBODY, Mark, TenantShare
 
 QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
 SCHEMA = "queue"
@@ -33,6 +36,14 @@ ROW_BY_ROW = "-c enable_hashjoin=off -c enable_mergejoin=off"
 LineKey = tuple[UUID, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim took, and how far it came in each stretch that it took from."""
+
+    leased: list[tuple[Job, Lease]]
+    reached: dict[Stretch, Position]
+
+
 class QueueTransaction:
     """One transaction on the queue's tables."""
 
@@ -44,8 +55,11 @@ class QueueTransaction:
         if numbers := sorted({_lock_number(tenant_id, key) for tenant_id, key in keys if key}):
             await self._tx.run("lock_keys", numbers=numbers)
 
-    async def enqueue(self, jobs: Sequence[NewJob]) -> dict[UUID, PlacedJob]:
-        """Put in the jobs whose intent is new, and return those by id. The intents differ from each other."""
+    async def enqueue(self, jobs: Sequence[NewJob], vts: Sequence[int]) -> dict[UUID, PlacedJob]:
+        """Put in the jobs whose intent is new, each with its virtual time, and return those by id.
+
+        The intents differ from each other.
+        """
         rows = await self._tx.many(
             "enqueue_jobs",
             tenant_ids=[job.tenant_id for job in jobs],
@@ -59,6 +73,7 @@ class QueueTransaction:
             digests=[job.digest() for job in jobs],
             trace_parents=[job.trace_parent for job in jobs],
             run_times=[job.run_time for job in jobs],
+            vts=vts,
         )
         asked = {job.id: job for job in jobs}
         return {row["id"]: _placed(asked[row["id"]], row) for row in rows}
@@ -95,11 +110,34 @@ class QueueTransaction:
         )
         return [_job(row) for row in rows]
 
-    async def claim(self, kinds: Collection[str], sessions: Sequence[UUID]) -> list[tuple[Job, Lease]]:
-        """Lease ready jobs, one to each session named, in the order in which they have to run."""
-        rows = await self._tx.many("claim_jobs", kinds=sorted(kinds), session_ids=list(sessions))
-        rows.sort(key=lambda row: (row["priority"], row["seq"]))
-        return [(_job(row), _lease(row)) for row in rows]
+    async def claim(self, asked: Mapping[Stretch, tuple[int, Position]], sessions: Sequence[UUID]) -> Claimed:
+        """Lease ready jobs, one to each session named, in the order in which they have to run.
+
+        Args:
+            asked: From which stretches, how many at most, and from where on.
+            sessions: Who gets them.
+        """
+        rows = await self._tx.many(
+            "claim_jobs",
+            kinds=[kind for kind, _ in asked],
+            lanes=[lane for _, lane in asked],
+            rooms=[room for room, _ in asked.values()],
+            priorities=[position[0] for _, position in asked.values()],
+            vts=[position[1] for _, position in asked.values()],
+            session_ids=list(sessions),
+        )
+        rows.sort(key=lambda row: (row["priority"], row["vt"], row["seq"]))
+        reached = {(row["kind"], row["lane"]): (row["priority"], row["vt"]) for row in rows}
+        return Claimed([(_job(row), _lease(row)) for row in rows], reached)
+
+    async def lock_lanes(self, lanes: Collection[int]) -> None:
+        """Let nobody else claim from these lanes until the transaction ends."""
+        await self._tx.run("lock_lanes", lanes=sorted(lanes))
+
+    async def rooms_in_lanes(self, lanes: Collection[int]) -> dict[int, int]:
+        """How many more jobs may run in each of these lanes, of those that still have a limit."""
+        rows = await self._tx.many("rooms_in_lanes", lanes=list(lanes))
+        return {row["lane"]: row["room"] for row in rows}
 
     async def lock_leases(self, leases: Collection[Lease]) -> dict[UUID, Lease]:
         """Those leases that still stand, as they are now, by token. Their jobs are held until the transaction ends."""
@@ -114,29 +152,33 @@ class QueueTransaction:
         rows = await self._tx.many("end_leases", **_ending_columns(endings))
         return {row["token"] for row in rows}
 
-    async def requeue_leases(self, endings: Collection[tuple[Lease, Outcome]]) -> None:
-        """Give jobs back to the queue, now or after a delay."""
-        if endings:
-            delays = [outcome.delay for _, outcome in endings]
-            await self._tx.run("requeue_leases", **_ending_columns(endings), delays=delays)
+    async def requeue_leases(self, endings: Collection[tuple[Lease, Outcome]]) -> list[Place]:
+        """Give jobs back to the queue, now or after a delay. Returns those that are ready now."""
+        if not endings:
+            return []
+        delays = [outcome.delay for _, outcome in endings]
+        rows = await self._tx.many("requeue_leases", **_ending_columns(endings), delays=delays)
+        return _places(row for row in rows if row["state"] == JobState.READY)
 
     async def settled_before(self, leases: Collection[Lease]) -> set[UUID]:
         """The tokens of those leases that an earlier commit settled."""
         rows = await self._tx.many("settled_before", **_lease_columns(leases))
         return {row["token"] for row in rows}
 
-    async def promote(self, keys: Iterable[LineKey]) -> int:
-        """Make ready the next job of each line that has no head. The keys are locked. Returns how many were."""
+    async def promote(self, keys: Iterable[LineKey]) -> list[Place]:
+        """Make ready the next job of each line that has no head. The keys are locked. Returns those that were."""
         lines = sorted({line for line in keys if line[1]})
         if not lines:
-            return 0
-        return await self._tx.run(
-            "promote_keys", tenant_ids=[tenant_id for tenant_id, _ in lines], keys=[key for _, key in lines]
+            return []
+        return _places(
+            await self._tx.many(
+                "promote_keys", tenant_ids=[tenant_id for tenant_id, _ in lines], keys=[key for _, key in lines]
+            )
         )
 
-    async def make_due_jobs_ready(self, count: int) -> int:
-        """Make ready what waited for its time and has no line to join. Returns how many were."""
-        return await self._tx.run("make_due_jobs_ready", count=count)
+    async def make_due_jobs_ready(self, count: int) -> list[Place]:
+        """Make ready what waited for its time and has no line to join. Returns those that were."""
+        return _places(await self._tx.many("make_due_jobs_ready", count=count))
 
     async def due_keyed_jobs(self, count: int) -> list[tuple[UUID, UUID, str]]:
         """Tenant, id and key of the jobs whose time has come and that have a line to join."""
@@ -227,8 +269,36 @@ class QueueTransaction:
         rows = await self._tx.many("orphaned_leases", stop_grace=stop_grace, count=count)
         return [_lease(row) for row in rows]
 
+    async def put_share(self, tenant_id: UUID, weight: int, max_in_flight: int) -> None:
+        """Set what a tenant gets."""
+        await self._tx.run("put_share", tenant_id=tenant_id, weight=weight, max_in_flight=max_in_flight)
+
+    async def move_to_lanes(self) -> int:
+        """Move jobs of tenants whose share was changed of late to where they belong. Returns how many were."""
+        return await self._tx.run("move_to_lanes")
+
+    async def shares(self) -> list[TenantShare]:
+        """What tenants get, of those that do not get what everybody gets."""
+        return [TenantShare(**row) for row in await self._tx.many("shares")]
+
+    async def keep_pace(self, marks: Collection[Mark]) -> None:
+        """Write down how far the virtual times have come."""
+        if marks:
+            await self._tx.run(
+                "keep_pace",
+                kinds=[mark.kind for mark in marks],
+                priorities=[mark.priority for mark in marks],
+                tenant_ids=[mark.tenant_id for mark in marks],
+                vts=[mark.vt for mark in marks],
+            )
+
+    async def read_pace(self, age: timedelta) -> list[Mark]:
+        """The marks that were changed not longer ago than this."""
+        return [Mark(**row) for row in await self._tx.many("read_pace", age=age)]
+
     async def forget(self, count: int) -> int:
         """Remove what has been kept long enough. Returns how much was."""
+        await self._tx.run("forget_pace", nobody=NOBODY)
         intents = await self._tx.run("forget_intents", count=count)
         return intents + await self._tx.run("forget_ended_jobs", count=count)
 
@@ -342,6 +412,10 @@ def _lock_number(tenant_id: UUID, key: str) -> int:
     return int.from_bytes(digest, signed=True)
 
 
+def _places(rows: Iterable[Row]) -> list[Place]:
+    return [(row["kind"], row["priority"], row["vt"]) for row in rows]
+
+
 def _placed(asked: NewJob, row: Row) -> PlacedJob:
     job = Job(
         tenant_id=asked.tenant_id,
@@ -357,6 +431,7 @@ def _placed(asked: NewJob, row: Row) -> PlacedJob:
         run_time=row["run_time"],
         create_time=row["create_time"],
         trace_parent=asked.trace_parent,
+        vt=row["vt"],
     )
     return PlacedJob(job, row["position"])
 
@@ -378,6 +453,7 @@ def _job(row: Row) -> Job:
         trace_parent=row["trace_parent"],
         last_error=row["last_error"],
         end_time=row.get("end_time"),
+        vt=row.get("vt", 0),
     )
 
 

@@ -80,6 +80,21 @@ async def test_credit_is_the_most_that_comes(stub: Stub) -> None:
     await worker.hears_nothing()
 
 
+async def test_a_tenant_runs_no_more_at_once_than_it_may(stub: Stub) -> None:
+    limit = queue_service_pb2.SetTenantShareRequest(tenant_id=TENANT, max_in_flight=2)
+    await stub.SetTenantShare(limit)
+    for _ in range(4):
+        await enqueue(stub)
+    worker = await Worker.hello(stub, credit=10)
+    leases = [await worker.lease(1.5), await worker.lease()]
+    other = await enqueue(stub, tenant_id=str(uuid.uuid4()))
+    assert (await worker.lease()).job.job_id == other.job_id
+    await worker.complete(leases[0])
+    await worker.settled(leases[0])
+    assert (await worker.lease()).job.tenant_id == TENANT
+    await worker.hears_nothing()
+
+
 async def test_workers_get_only_their_kinds(stub: Stub) -> None:
     await enqueue(stub, kind="other")
     mine = await enqueue(stub, kind="test")

@@ -4,7 +4,8 @@ import asyncio
 import random
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,8 +19,10 @@ from services.kit.ids import new_id
 from services.queue import operations
 from services.queue.bell import Bell
 from services.queue.enqueuer import Enqueuer
+from services.queue.heads import FIRST, Heads, Position
 from services.queue.job import Failure, IdempotencyKeyReused, Job, JobState, Lease, NewJob, PlacedJob
 from services.queue.operations import Settlement
+from services.queue.pace import Pace, TenantShare
 from services.queue.store import QUERIES, ROW_BY_ROW, STEADY_PLANS, Store, _ending_columns, _lease
 
 TENANT = new_id()
@@ -49,7 +52,7 @@ def new_job(**fields: Any) -> NewJob:
 
 async def put_each(store: Store, jobs: Sequence[NewJob]) -> list[PlacedJob | DomainError]:
     """Put jobs in as so many callers at once do."""
-    found = await operations.enqueue(store, [[job] for job in jobs])
+    found = await operations.enqueue(store, Pace(), [[job] for job in jobs])
     return [answer[0] if isinstance(answer, list) else answer for answer in found]
 
 
@@ -65,8 +68,12 @@ async def session(store: Store, instance: str = "here") -> uuid.UUID:
     return made
 
 
+async def claim(store: Store, workers: Sequence[uuid.UUID]) -> list[tuple[Job, Lease]]:
+    return await operations.claim(store, Pace(), Heads(), ["test"], workers)
+
+
 async def take(store: Store, worker: uuid.UUID, count: int = 1) -> list[Lease]:
-    return [lease for _, lease in await operations.claim(store, ["test"], [worker] * count)]
+    return [lease for _, lease in await claim(store, [worker] * count)]
 
 
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:
@@ -102,7 +109,7 @@ async def test_thirty_replicas_on_one_key_leave_one_head(url: str) -> None:
 
 
 async def test_callers_at_once_share_commits(store: Store, url: str) -> None:
-    enqueuer = Enqueuer(store, Bell())
+    enqueuer = Enqueuer(store, Bell(), Pace())
     loop = asyncio.create_task(enqueuer.run())
     try:
         await asyncio.gather(*(enqueuer.enqueue(new_job(key=f"k{n % 7}")) for n in range(200)))
@@ -114,7 +121,7 @@ async def test_callers_at_once_share_commits(store: Store, url: str) -> None:
 
 
 async def test_a_bad_job_of_a_batch_does_not_spoil_the_others(store: Store) -> None:
-    enqueuer = Enqueuer(store, Bell())
+    enqueuer = Enqueuer(store, Bell(), Pace())
     loop = asyncio.create_task(enqueuer.run())
     try:
         outcomes = await asyncio.gather(
@@ -127,7 +134,7 @@ async def test_a_bad_job_of_a_batch_does_not_spoil_the_others(store: Store) -> N
 
 async def test_a_group_goes_in_whole_or_not_at_all_and_others_do_not_suffer(store: Store, url: str) -> None:
     await put(store, idempotency_key="known", payload=b"first")
-    enqueuer = Enqueuer(store, Bell())
+    enqueuer = Enqueuer(store, Bell(), Pace())
     loop = asyncio.create_task(enqueuer.run())
     try:
         outcomes = await asyncio.gather(
@@ -209,7 +216,7 @@ class Turmoil:
     async def work(self, store: Store, roll: random.Random) -> None:
         worker = await session(store)
         while True:
-            taken = await operations.claim(store, ["test"], [worker] * 2)
+            taken = await claim(store, [worker] * 2)
             if not taken and not self._enqueueing and not rows(self._url, "SELECT FROM job LIMIT 1"):
                 return
             keys = {job.key for job, _ in taken}
@@ -254,6 +261,80 @@ async def test_the_lines_hold_under_everything_at_once(url: str) -> None:
         assert done == [job_id for job_id in ids if states[job_id] == "completed"], (
             "once each, in the order of the line"
         )
+
+
+async def claims_of(store: Store, pace: Pace, count: int) -> list[uuid.UUID]:
+    """Claim and settle jobs one after the other, and say whose they were."""
+    worker, heads = await session(store), Heads()
+    tenants: list[uuid.UUID] = []
+    while len(tenants) < count:
+        leased = await operations.claim(store, pace, heads, ["test"], [worker] * 10)
+        assert leased
+        tenants += [job.tenant_id for job, _ in leased]
+        await operations.settle(store, [Settlement(lease) for _, lease in leased])
+    return tenants
+
+
+async def test_a_tenant_with_a_huge_backlog_does_not_starve_small_ones(store: Store) -> None:
+    pace = Pace()
+    small = [new_id() for _ in range(9)]
+    await operations.enqueue(store, pace, [[new_job() for _ in range(3_000)]])
+    await claims_of(store, pace, 100)
+    for tenant in small:
+        await operations.enqueue(store, pace, [[new_job(tenant_id=tenant) for _ in range(10)]])
+    served = await claims_of(store, pace, 120)
+    assert all(served.count(tenant) == 10 for tenant in small)
+    assert served.count(TENANT) >= 10, "and the huge one goes on meanwhile"
+
+
+async def test_weights_share_the_queue(store: Store) -> None:
+    pace = Pace()
+    light, heavy = new_id(), new_id()
+    await operations.set_share(store, TenantShare(heavy, weight=3))
+    await operations.refresh_shares(store, pace)
+    for tenant in (light, heavy):
+        await operations.enqueue(store, pace, [[new_job(tenant_id=tenant) for _ in range(300)]])
+    served = await claims_of(store, pace, 200)
+    assert 145 <= served.count(heavy) <= 155
+
+
+async def test_processes_agree_how_far_the_times_have_come(store: Store) -> None:
+    one, two = Pace(), Pace()
+    await operations.enqueue(store, one, [[new_job() for _ in range(100)]])
+    await claims_of(store, one, 50)
+    for pace in (one, two):
+        await operations.keep_pace(store, pace, timedelta(minutes=1))
+    late = new_id()
+    await operations.enqueue(store, two, [[new_job(tenant_id=late)]])
+    await operations.enqueue(store, two, [[new_job(payload=b"behind") for _ in range(10)]])
+    served = await claims_of(store, one, 60)
+    assert late not in served[:1]
+    assert late in served[:20], "it came next, not before all others and not behind all of them"
+
+
+async def test_no_tenant_runs_more_at_once_than_it_may_on_any_replica(store: Store, url: str) -> None:
+    pace = Pace()
+    await operations.enqueue(store, pace, [[new_job(kind=kind) for kind in ("test", "also") for _ in range(50)]])
+    await operations.set_share(store, TenantShare(TENANT, max_in_flight=3))
+    await operations.refresh_shares(store, pace)
+    other = new_id()
+    await operations.enqueue(store, pace, [[new_job(tenant_id=other) for _ in range(40)]])
+    leased: list[tuple[Job, Lease]] = []
+
+    async def replica() -> None:
+        async with Store(url) as own:
+            worker = await session(own)
+            leased.extend(await operations.claim(own, pace, Heads(), ["test", "also"], [worker] * 20))
+
+    await asyncio.gather(*(replica() for _ in range(10)))
+    assert len([job for job, _ in leased if job.tenant_id == TENANT]) == 3
+    assert len([job for job, _ in leased if job.tenant_id == other]) == 40
+    (mine, *_) = [lease for job, lease in leased if job.tenant_id == TENANT]
+    await operations.settle(store, [Settlement(mine)])
+    assert len(await operations.claim(store, pace, Heads(), ["test"], [await session(store)] * 20)) == 1
+    await operations.set_share(store, TenantShare(TENANT))
+    await operations.refresh_shares(store, pace)
+    assert len(await operations.claim(store, pace, Heads(), ["test"], [await session(store)] * 20)) == 20
 
 
 async def settled_states(url: str) -> list[tuple[Any, ...]]:
@@ -327,7 +408,7 @@ async def test_an_expired_session_loses_its_jobs_and_a_renewed_one_does_not(stor
         connection.execute("UPDATE queue.worker_session SET expire_time = now() - interval '1 second'")
     assert await operations.renew_sessions(store, [here]) == {here}
     settled = await operations.reap(store)
-    assert len(settled.tokens) == settled.freed == 1
+    assert len(settled.tokens) == len(settled.freed) == 1
     assert (await operations.get_job(store, TENANT, lost.id)).state is JobState.READY
     assert (await operations.get_job(store, TENANT, kept.id)).state is JobState.LEASED
     assert await operations.renew_sessions(store, [gone, here]) == {here}
@@ -371,11 +452,11 @@ async def test_a_due_job_joins_its_line_in_the_order_of_its_coming(store: Store)
     later = await put(store, key="s", run_time=soon)
     head, tail = await put(store, key="s"), await put(store, key="s")
     ready, seconds = await operations.promote_due(store)
-    assert ready == 0
+    assert ready == []
     assert seconds is not None
     assert 0 < seconds <= 0.2
     await asyncio.sleep(seconds + 0.01)
-    assert await operations.promote_due(store) == (0, None)
+    assert await operations.promote_due(store) == ([], None)
     worker = await session(store)
     order = []
     for _ in range(3):
@@ -461,7 +542,15 @@ def test_the_busy_loops_touch_only_the_jobs_they_name(url: str) -> None:
         fill(connection, jobs=20_000, keys=500)
         worker = new_id()
         connection.execute("INSERT INTO worker_session VALUES (%s, 'i', 'w', '{test}', now(), now())", (worker,))
-        everything: dict[str, Any] = {"kinds": ["test"], "session_ids": [worker] * 400, "count": 100}
+        everything: dict[str, Any] = {
+            "kinds": ["test"],
+            "lanes": [0],
+            "rooms": [400],
+            "priorities": [FIRST[0]],
+            "vts": [FIRST[1]],
+            "session_ids": [worker] * 400,
+            "count": 100,
+        }
         leases = [
             _lease(row) for row in connection.cursor(row_factory=dict_row).execute(QUERIES["claim_jobs"], everything)
         ]
@@ -494,13 +583,65 @@ BUSY = (
 )
 
 
-def fill(connection: psycopg.Connection[Any], jobs: int, keys: int) -> None:
+def index_blocks(plan: dict[str, Any], index: str) -> int:
+    """How many blocks of the table and of an index were looked at on the way through that index."""
+    if plan.get("Index Name") == index:
+        return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+    return sum(index_blocks(below, index) for below in plan.get("Plans", []))
+
+
+def blocks_of_claim(connection: psycopg.Connection[Any], worker: uuid.UUID, begin: Position, count: int = 500) -> int:
+    """How many blocks a claim looks at to find its jobs."""
+    asked = {"kinds": ["test"], "lanes": [0], "rooms": [count], "priorities": [begin[0]], "vts": [begin[1]]}
+    with connection.transaction(force_rollback=True):
+        explained = connection.execute(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {QUERIES['claim_jobs']}".encode(),
+            asked | {"session_ids": [worker] * count},
+        ).fetchone()
+    assert explained
+    return index_blocks(explained[0][0]["Plan"], "job_ready")
+
+
+@contextmanager
+def planned_as_the_claim(url: str) -> Iterator[psycopg.Connection[Any]]:
+    options = f"-c search_path=queue {STEADY_PLANS} {ROW_BY_ROW}"
+    with psycopg.connect(url, options=options, autocommit=True) as connection:
+        yield connection
+
+
+async def test_a_claim_looks_at_as_much_of_a_deep_queue_as_of_a_shallow_one(store: Store, url: str) -> None:
+    worker = await session(store)
+    with planned_as_the_claim(url) as connection:
+        fill(connection, jobs=1_000, keys=1_000)
+        shallow = blocks_of_claim(connection, worker, FIRST)
+        fill(connection, jobs=200_000, keys=200_000, first_key=1_000)
+        assert blocks_of_claim(connection, worker, FIRST) <= 1.3 * shallow
+
+
+async def test_a_claim_walks_through_no_garbage_while_an_old_transaction_looks(store: Store, url: str) -> None:
+    worker = await session(store)
+    heads, pace = Heads(), Pace()
+    with planned_as_the_claim(url) as connection, psycopg.connect(url) as old:
+        old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        old.execute("SELECT count(*) FROM queue.job")
+        for _ in range(5):
+            await operations.enqueue(store, pace, [[new_job() for _ in range(1_000)]])
+        fresh = blocks_of_claim(connection, worker, FIRST)
+        for _ in range(8):
+            leased = await operations.claim(store, pace, heads, ["test"], [worker] * 500)
+            await operations.settle(store, [Settlement(lease) for _, lease in leased])
+        (begin,) = heads.begin([("test", 0)])
+        assert blocks_of_claim(connection, worker, begin) <= 1.3 * fresh
+        assert blocks_of_claim(connection, worker, FIRST) > 5 * fresh, "what the position spares"
+
+
+def fill(connection: psycopg.Connection[Any], jobs: int, keys: int, first_key: int = 0) -> None:
     connection.execute(
         "INSERT INTO job (tenant_id, id, kind, key, state, priority, max_attempts, run_time, idempotency_key,"
-        " trace_parent, payload) SELECT %(tenant)s, uuidv7(), 'test', 'k' || n %% %(keys)s,"
+        " trace_parent, payload) SELECT %(tenant)s, uuidv7(), 'test', 'k' || n %% %(keys)s + %(first_key)s,"
         " CASE WHEN n < %(keys)s THEN 'ready' ELSE 'blocked' END::job_state, 0, 5, now(), '', '', ''"
         " FROM generate_series(0, %(jobs)s - 1) AS n",
-        {"tenant": TENANT, "keys": keys, "jobs": jobs},
+        {"tenant": TENANT, "keys": keys, "jobs": jobs, "first_key": first_key},
     )
 
 
