@@ -6,6 +6,7 @@ the run there: no event is lost and none is written twice. Only when the run its
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -84,6 +85,7 @@ class TurnRun:
     async def run(self, lease: Lease) -> None:
         """Run a turn to its end. Returns when the terminal event is on disk, or another worker has the turn."""
         failures = 0
+        kept = _Kept()
         while True:
             reached = -1
             try:
@@ -91,7 +93,7 @@ class TurnRun:
                 reached = opened.last_sequence
                 # The job stands for a place in line; the log says which turn has it.
                 turn = replace(lease, turn_id=opened.turn_id or lease.turn_id)
-                if opened.ended or await self._pipe(turn, opened):
+                if opened.ended or await self._pipe(turn, opened, kept):
                     return
                 failures = 0
             except grpc.aio.AioRpcError as error:
@@ -112,15 +114,16 @@ class TurnRun:
             turn_log_service_pb2.OpenTurnRequest(turn_id=lease.turn_id, attempt=lease.attempt, lease_token=lease.token)
         )
 
-    async def _pipe(self, lease: Lease, opened: Opened) -> bool:
+    async def _pipe(self, lease: Lease, opened: Opened, kept: "_Kept") -> bool:
         """Carry the run's events into the log from where it ends; tell whether the turn has ended."""
-        pipe = _Pipe(self._log, self._sandboxes, lease)
+        kept.begin_after(opened.last_sequence)
+        pipe = _Pipe(self._log, self._sandboxes, lease, kept)
         try:
             with telemetry.span("sandbox claim", turn_id=lease.turn_id):
                 sandbox_id = await self._claim(opened)
-            return await pipe.carry(self._join(lease, opened, sandbox_id), opened.abort_requested)
+            return await pipe.carry(self._join(lease, opened, sandbox_id, kept.last), opened.abort_requested)
         except RunRefused as refused:
-            failed = _failed(lease.turn_id, max(opened.last_sequence, pipe.sent) + 1, refused)
+            failed = _failed(lease.turn_id, kept.last + 1, refused)
             return await pipe.carry(_once([failed]), abort_requested=False)
 
     async def _claim(self, opened: Opened) -> str:
@@ -138,7 +141,7 @@ class TurnRun:
             await asyncio.sleep(wait)
         raise last
 
-    async def _join(self, lease: Lease, opened: Opened, sandbox_id: str) -> AsyncIterator[Events]:
+    async def _join(self, lease: Lease, opened: Opened, sandbox_id: str, after: int) -> AsyncIterator[Events]:
         request = sandbox_service_pb2.RunTurnRequest(
             tenant_id=opened.tenant_id,
             sandbox_id=sandbox_id,
@@ -146,7 +149,7 @@ class TurnRun:
             turn_id=lease.turn_id,
             text=opened.text,
             model=opened.model if opened.HasField("model") else None,
-            after_sequence=opened.last_sequence,
+            after_sequence=after,
         )
         try:
             async for answer in self._sandboxes.RunTurn(request):
@@ -164,6 +167,35 @@ class TurnRun:
             raise
 
 
+class _Kept:
+    """The events that the log was given and that are not known to be on disk.
+
+    Readers may have seen them, so they must not get lost with the sandbox that said them: they are given again.
+    """
+
+    def __init__(self) -> None:
+        self.events: deque[turn_event_pb2.TurnEvent] = deque()
+        self.last = 0
+
+    def begin_after(self, sequence: int) -> None:
+        """The log ends there: what follows it is kept, unless another worker has written since."""
+        self.on_disk(sequence)
+        if not self.events or self.events[0].sequence != sequence + 1:
+            self.events.clear()
+            self.last = sequence
+
+    def add(self, events: Events) -> None:
+        """The log is given these."""
+        fresh = [event for event in events if event.sequence > self.last]
+        self.events.extend(fresh)
+        self.last = max(self.last, events[-1].sequence)
+
+    def on_disk(self, sequence: int) -> None:
+        """The log has everything up to that number."""
+        while self.events and self.events[0].sequence <= sequence:
+            self.events.popleft()
+
+
 class _Pipe:
     """Carries events into one log, and tells the sandbox when the user wants the turn to stop."""
 
@@ -172,12 +204,13 @@ class _Pipe:
         log: turn_log_service_pb2_grpc.TurnLogServiceStub,
         sandboxes: sandbox_service_pb2_grpc.SandboxServiceStub,
         lease: Lease,
+        kept: _Kept,
     ) -> None:
         self._log = log
         self._sandboxes = sandboxes
         self._lease = lease
+        self._kept = kept
         self._aborting: asyncio.Task[None] | None = None
-        self.sent = 0
 
     async def carry(self, run: AsyncIterator[Events], abort_requested: bool) -> bool:
         """Carry events until the run ends or one of the streams breaks; tell whether a terminal event is on disk."""
@@ -189,6 +222,7 @@ class _Pipe:
                 self._abort()
             async for durable in append:
                 reached = durable.durable_sequence
+                self._kept.on_disk(reached)
                 if durable.abort_requested:
                     self._abort()
             # Api has written all that it was given. What ended the run, an event or a refusal, is the task's to tell.
@@ -208,15 +242,15 @@ class _Pipe:
     ) -> int:
         """Write events as they come; return the number of the terminal one, or 0 when the run's stream ended early."""
         try:
-            async for events in run:
+            async for events in _after(list(self._kept.events), run):
+                self._kept.add(events)
                 await append.write(
                     turn_log_service_pb2.AppendTurnEventsRequest(
                         turn_id=self._lease.turn_id, lease_token=self._lease.token, events=events
                     )
                 )
-                self.sent = events[-1].sequence
                 if is_terminal(events[-1]):
-                    return self.sent
+                    return events[-1].sequence
             return 0
         finally:
             with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
@@ -245,6 +279,14 @@ def is_terminal(event: turn_event_pb2.TurnEvent) -> bool:
 
 async def _once(events: Events) -> AsyncIterator[Events]:
     yield events
+
+
+async def _after(first: Events, rest: AsyncIterator[Events]) -> AsyncIterator[Events]:
+    if first:
+        yield first
+    if not first or not is_terminal(first[-1]):
+        async for events in rest:
+            yield events
 
 
 def _refusal(error: grpc.aio.AioRpcError) -> RunRefused | None:
