@@ -85,7 +85,13 @@ async def reply_permission(fleet: Fleet, turn_id: UUID, permission_id: str, repl
     driver = _driver(fleet, run)
     if driver is None:
         raise PermissionNotFound("the turn does not wait for this permission", permissionId=permission_id)
-    await driver.reply(permission_id, reply, message)
+    try:
+        await driver.reply(permission_id, reply, message)
+    except OpencodeError as error:
+        # It may have died this moment; then the turn ends, and a next try is told so.
+        raise ServiceUnavailable(
+            "the agent does not answer just now; try again in a moment", service="sandbox"
+        ) from error
 
 
 def _run(fleet: Fleet, turn_id: UUID) -> Run:

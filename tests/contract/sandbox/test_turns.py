@@ -14,6 +14,7 @@ from orginabox.turn.v1 import turn_event_pb2 as turns
 from services.kit.errors import ServiceUnavailable
 from services.kit.ids import DEFAULT_TENANT, new_id
 from services.kit.status import reason_of
+from services.sandbox.opencode import Opencode, OpencodeError
 from services.sandbox.run import Turn
 from services.sandbox.store import Transaction
 from tests.contract.sandbox.rig import Event, Rig, bash_output, kinds, text_of
@@ -152,6 +153,28 @@ async def test_readers_get_the_same_events_from_anywhere(rig: Rig, sandbox_id: s
     whole = await rig.run(request)
     assert [*first, *rest] == list(whole)
     assert text_of(whole) == "".join(f"word{i} " for i in range(40))
+
+
+async def test_an_answer_that_does_not_reach_the_agent_can_be_given_again(
+    rig: Rig, sandbox_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = rig.turn(sandbox_id, scenario("bash", command="rm -f nothing"))
+
+    async def lost(*_: object) -> None:
+        raise OpencodeError("POST did not reach the agent")
+
+    async def answer(permission_id: str) -> None:
+        monkeypatch.setattr(Opencode, "reply_permission", lost)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await rig.reply(request.turn_id, permission_id, turns.PERMISSION_REPLY_ONCE)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        monkeypatch.undo()
+        await rig.reply(request.turn_id, permission_id, turns.PERMISSION_REPLY_ONCE)
+
+    def when(event: Event) -> Coroutine[Any, Any, None] | None:
+        return answer(event.permission_asked.permission_id) if event.HasField("permission_asked") else None
+
+    assert kinds(await rig.run(request, when))[-1] == "completed"
 
 
 async def test_a_turn_runs_once(rig: Rig, sandbox_id: str) -> None:
