@@ -1,0 +1,135 @@
+"""Ours, with the words of the peers: `ours.py ADDRESS bulk N | callers N SECONDS | pace N | work N CREDIT | lone N`.
+
+The address is that of a database, and then the queue runs in this process without gRPC; or that of a Queue process.
+"""
+
+import asyncio
+import os
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvloop
+from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc
+
+from services.kit import telemetry
+from services.kit.channel import connect
+from services.kit.ids import DEFAULT_TENANT
+from services.queue.__main__ import running_queue
+from services.queue.handler import QueueHandler
+from services.queue.job import NewJob
+from services.queue.work_session import Leased, WorkSession
+from services.worker.consumer import Consumer, Lease
+from tests.bench.peers.common import Enqueue, EnqueueMany, Handled, pace, put_in, say, stop_event
+
+KIND = "noop"
+CLAIM = 200
+Doors = tuple[Enqueue, EnqueueMany]
+
+
+def request(sent: int) -> queue_service_pb2.EnqueueJobRequest:
+    """A job as the contract says it."""
+    return queue_service_pb2.EnqueueJobRequest(
+        tenant_id=str(DEFAULT_TENANT), kind=KIND, idempotency_key=str(uuid.uuid4()), payload=str(sent).encode()
+    )
+
+
+@asynccontextmanager
+async def through_grpc(address: str) -> AsyncIterator[Doors]:
+    """Putting jobs in as a client does."""
+    async with connect(address) as channel:
+        stub = queue_service_pb2_grpc.QueueServiceStub(channel)
+        yield (
+            lambda sent: stub.EnqueueJob(request(sent)),
+            lambda jobs: stub.EnqueueJobs(queue_service_pb2.EnqueueJobsRequest(jobs=[request(0) for _ in range(jobs)])),
+        )
+
+
+def doors_of(queue: QueueHandler) -> Doors:
+    """Putting jobs in without a wire."""
+
+    def job(sent: int) -> NewJob:
+        return NewJob(
+            tenant_id=DEFAULT_TENANT,
+            kind=KIND,
+            key="",
+            idempotency_key=str(uuid.uuid4()),
+            payload=str(sent).encode(),
+        )
+
+    return (
+        lambda sent: queue._enqueuer.enqueue(job(sent)),
+        lambda jobs: queue._enqueuer.enqueue(*(job(0) for _ in range(jobs))),
+    )
+
+
+async def work_through_grpc(address: str, jobs: int, credit: int) -> None:
+    """The worker's own consumer, with a handler that does nothing."""
+    handled = Handled(jobs)
+
+    async def handle(lease: Lease) -> None:
+        handled.one(int(lease.payload))
+
+    async with connect(address) as channel:
+        consumer = Consumer(channel, worker_id="bench", kinds=[KIND], concurrency=credit, handle=handle)
+        await consumer.run(stop_event())
+
+
+async def work_in_process(queue: QueueHandler, jobs: int, credit: int) -> None:
+    """A stream without a wire: what is leased is settled at once."""
+    handled = Handled(jobs)
+    session = WorkSession("bench", frozenset([KIND]))
+    await queue._dispatcher.open(session)
+    queue._dispatcher.grant(session, credit)
+    while True:
+        leased = [found for found in await session.next_messages(1.0) if isinstance(found, Leased)]
+        for found in leased:
+            handled.one(int(found.job.payload))
+            queue._dispatcher.settle(session, found.job.id, found.token, None)
+        if leased:
+            queue._dispatcher.grant(session, len(leased))
+
+
+async def main(address: str, what: str, *arguments: str) -> None:
+    """Do what the driver asks for."""
+    telemetry.configure("bench", "error")
+    if address.startswith("unix://"):
+        if what == "work":
+            await work_through_grpc(address, int(arguments[0]), int(arguments[1]))
+        else:
+            async with through_grpc(address) as doors:
+                await put_in(what, *doors, list(arguments))
+        return
+    async with running_queue(address, f"bench-{os.getpid()}") as queue:
+        match what:
+            case "work":
+                working = asyncio.ensure_future(work_in_process(queue, int(arguments[0]), int(arguments[1])))
+                await asyncio.wait([working, asyncio.ensure_future(stop_event().wait())], return_when="FIRST_COMPLETED")
+                working.cancel()
+            case "lone":
+                working = asyncio.ensure_future(work_in_process(queue, 0, 32))
+                await pace(doors_of(queue)[0], int(arguments[0]))
+                working.cancel()
+            case "claims":
+                await claims(queue, int(arguments[0]))
+            case _:
+                await put_in(what, *doors_of(queue), list(arguments))
+
+
+async def claims(queue: QueueHandler, count: int) -> None:
+    """How long claims take, one after the other, from the credit to the leases, with no settlement between them."""
+    session = WorkSession("bench", frozenset([KIND]))
+    await queue._dispatcher.open(session)
+    for _ in range(count):
+        leased = 0
+        started = time.perf_counter_ns()
+        queue._dispatcher.grant(session, CLAIM)
+        while leased < CLAIM:
+            leased += len(await session.next_messages(5.0))
+        say("CLAIM", time.perf_counter_ns() - started)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*sys.argv[1:]))
