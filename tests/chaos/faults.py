@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -73,6 +73,7 @@ class Hurt:
     worker: Replica
     queue_address: str
     second_queue_address: str
+    standing: set[str] = field(default_factory=set)
 
     # ---- kills
 
@@ -80,6 +81,8 @@ class Hurt:
         """A fault that kills -9 a process of the box."""
 
         async def fault() -> None:
+            if name in self.standing:
+                return  # it has to wake up again
             self.ledger.fault(f"kill -9 {name}")
             await asyncio.to_thread(self._kill, name, signal.SIGKILL)
 
@@ -98,6 +101,8 @@ class Hurt:
 
     async def kill_second_worker(self) -> None:
         """Kill -9 the worker that the supervisor does not know."""
+        if "second worker" in self.standing:
+            return
         self.ledger.fault("kill -9 worker")
         await self.worker.kill()
         await asyncio.sleep(1)
@@ -139,16 +144,20 @@ class Hurt:
         """The same, with the other worker."""
         self.ledger.fault("SIGSTOP of worker")
         self.worker.signal(signal.SIGSTOP)
+        self.standing.add("second worker")
         await asyncio.sleep(SILENCE_SECONDS + 8)
+        self.standing.discard("second worker")
         self.worker.signal(signal.SIGCONT)
 
     async def _stand_still(self, name: str, seconds: float) -> None:
         pid = self._pid(name)
         self.ledger.fault(f"SIGSTOP of {name}")
         os.kill(pid, signal.SIGSTOP)
+        self.standing.add(name)
         try:
             await asyncio.sleep(seconds)
         finally:
+            self.standing.discard(name)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
@@ -161,15 +170,19 @@ class Hurt:
 
     async def cut_worker(self) -> None:
         """Cut what connects the second worker to queue, api and sandbox."""
+        if "second worker" in self.standing:
+            return
         if sum(relay.cut() for relay in self.partition):
             self.ledger.fault("cut of a worker's connections")
 
     async def part_worker(self) -> None:
         """Let nothing through to or from the second worker for longer than a lease; then everything, late."""
         self.ledger.fault("partition of a worker")
+        self.standing.add("second worker")
         for relay in self.partition:
             relay.hold()
         await asyncio.sleep(SILENCE_SECONDS + 8)
+        self.standing.discard("second worker")
         for relay in self.partition:
             relay.release()
 
