@@ -5,7 +5,7 @@ import pg from "pg";
 const [url, what, ...arguments_] = process.argv.slice(2);
 const BULK = 1000;
 const logger = new Logger(() => () => {});
-const say = (...words) => console.log(...words);
+const say = (...words) => console.log(words.join(" "));
 const now = () => BigInt(Math.round((performance.timeOrigin + performance.now()) * 1e3)) * 1000n;
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
