@@ -31,6 +31,8 @@ class Refusal:
 
 REMEDIES = {
     "SESSION_NOT_FOUND": "List yours: oiab sessions list",
+    "JOB_NOT_FOUND": "List them: oiab jobs list",
+    "JOB_STATE": "See how it stands: oiab jobs show {jobId}",
     "PROVIDER_EXISTS": "Change it: oiab provider update {providerId}. Or give the new one another name: --name",
     "PROVIDER_NOT_FOUND": "List them: oiab provider list",
     "PROVIDER_UNAUTHENTICATED": "Give it a new key: oiab provider update NAME --key, then oiab runtime apply",

@@ -13,6 +13,7 @@ from orginabox_sdk.orginabox.api.v1 import (
     AuditServiceStub,
     GetTurnRequest,
     HealthServiceStub,
+    JobServiceStub,
     PromptRequest,
     ProviderServiceStub,
     SessionServiceStub,
@@ -33,8 +34,8 @@ _LONGEST_PAUSE = 2.0
 class Client:
     """A client of the box. Make it where an event loop runs, and close it: `async with` does.
 
-    `sessions`, `turns`, `providers`, `audit` and `health` are the stubs of the contract. Each call takes its request
-    message, and `timeout`, `deadline` and `metadata`.
+    `sessions`, `turns`, `providers`, `jobs`, `audit` and `health` are the stubs of the contract. Each call takes its
+    request message, and `timeout`, `deadline` and `metadata`.
 
     Args:
         target: Where the box is, such as `http://127.0.0.1:8787`.
@@ -75,6 +76,7 @@ class Client:
         self.sessions = SessionServiceStub(stub_channel)
         self.turns = TurnServiceStub(stub_channel)
         self.providers = ProviderServiceStub(stub_channel)
+        self.jobs = JobServiceStub(stub_channel)
         self.audit = AuditServiceStub(stub_channel)
         self.health = HealthServiceStub(stub_channel)
 

@@ -11,6 +11,8 @@ from orginabox.api.v1 import (
     audit_service_pb2_grpc,
     health_service_pb2,
     health_service_pb2_grpc,
+    job_service_pb2,
+    job_service_pb2_grpc,
     provider_service_pb2,
     provider_service_pb2_grpc,
     session_pb2,
@@ -19,6 +21,7 @@ from orginabox.api.v1 import (
     turn_service_pb2,
     turn_service_pb2_grpc,
 )
+from orginabox.queue.v1 import job_pb2, stats_pb2
 from orginabox.turn.v1 import turn_event_pb2
 
 from services.kit.errors import PageTokenInvalid, Unauthenticated
@@ -27,14 +30,19 @@ from tests.fake_box.state import (
     FakeBox,
     FakeSession,
     FakeTurn,
+    JobNotFound,
+    JobState,
     PermissionNotFound,
     ProviderExists,
     SessionBusy,
+    TurnStarted,
     now,
 )
 
 Context = grpc.aio.ServicerContext[Any, Any]
-SERVICES = tuple(f"orginabox.api.v1.{name}Service" for name in ("Session", "Turn", "Provider", "Audit", "Health"))
+SERVICES = tuple(
+    f"orginabox.api.v1.{name}Service" for name in ("Session", "Turn", "Provider", "Job", "Audit", "Health")
+)
 
 
 def register(box: FakeBox, server: grpc.aio.Server) -> None:
@@ -42,6 +50,7 @@ def register(box: FakeBox, server: grpc.aio.Server) -> None:
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(Sessions(box), server)
     turn_service_pb2_grpc.add_TurnServiceServicer_to_server(Turns(box), server)
     provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(Providers(box), server)
+    job_service_pb2_grpc.add_JobServiceServicer_to_server(Jobs(box), server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(Audit(box), server)
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(Health(), server)
 
@@ -107,7 +116,8 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
     ) -> session_service_pb2.UpdateSessionResponse:
         """Another title."""
         session = self._box.session(request.session_id)
-        session.title = request.title
+        session.title = request.title or session.title
+        session.busy_policy = request.busy_policy or session.busy_policy
         return session_service_pb2.UpdateSessionResponse(session=session.to_proto())
 
     async def DeleteSession(
@@ -128,6 +138,14 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
         items, token = page(said, request.page_size, request.page_token)
         return session_service_pb2.ListMessagesResponse(messages=items, next_page_token=token)
 
+    async def ListInbox(
+        self, request: session_service_pb2.ListInboxRequest, context: Context
+    ) -> session_service_pb2.ListInboxResponse:
+        """What runs and waits."""
+        turns = [turn.to_proto() for turn in self._box.session(request.session_id).open_turns]
+        items, token = page(turns, request.page_size, request.page_token)
+        return session_service_pb2.ListInboxResponse(turns=items, next_page_token=token)
+
     async def Prompt(
         self, request: session_service_pb2.PromptRequest, context: Context
     ) -> session_service_pb2.PromptResponse:
@@ -136,7 +154,8 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
         default = self._box.applied[0]
         chosen = request.model if request.HasField("model") else default
         if request.request_id not in self._box.requests:
-            taken = session.prompt(request.text, (chosen.provider_id, chosen.model_id))
+            model = chosen.provider_id, chosen.model_id
+            taken = await session.prompt(request.text, model, request.busy_policy)
             self._box.requests[request.request_id or taken[0].turn_id] = taken
             self._box.record("agent.prompt", f"turn:{taken[0].turn_id}", session.session_id)
         else:
@@ -194,12 +213,25 @@ class Turns(turn_service_pb2_grpc.TurnServiceServicer):
                 )
             return turn.log[seen]
 
+    async def UpdateTurn(
+        self, request: turn_service_pb2.UpdateTurnRequest, context: Context
+    ) -> turn_service_pb2.UpdateTurnResponse:
+        """Other words, while it waits."""
+        turn = self._box.turn(request.turn_id)
+        if not turn.waits:
+            raise TurnStarted("this turn has started", turnId=request.turn_id)
+        turn.text = request.text
+        self._box.record("agent.prompt_update", f"turn:{turn.turn_id}", turn.session_id)
+        return turn_service_pb2.UpdateTurnResponse(turn=turn.to_proto())
+
     async def AbortTurn(
         self, request: turn_service_pb2.AbortTurnRequest, context: Context
     ) -> turn_service_pb2.AbortTurnResponse:
         """Stop it."""
         turn = self._box.turn(request.turn_id)
         turn.abort.set()
+        if turn.waits:
+            await turn.append(turn_event_pb2.TurnEvent(aborted=turn_event_pb2.TurnAborted()))
         self._box.record("agent.abort", f"turn:{turn.turn_id}", turn.session_id)
         return turn_service_pb2.AbortTurnResponse(turn=turn.to_proto())
 
@@ -275,6 +307,78 @@ class Providers(provider_service_pb2_grpc.ProviderServiceServicer):
         changed = self._box.applied != self._box.staged()
         self._box.applied = self._box.staged()
         return provider_service_pb2.ApplyRuntimeResponse(status=self._box.status(), changed=changed)
+
+
+class Jobs(job_service_pb2_grpc.JobServiceServicer):
+    """The queue: a job for each turn."""
+
+    def __init__(self, box: FakeBox) -> None:
+        self._box = box
+
+    async def ListJobs(
+        self, request: job_service_pb2.ListJobsRequest, context: Context
+    ) -> job_service_pb2.ListJobsResponse:
+        """Newest first."""
+        found = [
+            job
+            for job in reversed(self._box.jobs())
+            if request.state in {0, job.state} and request.kind in {"", job.kind} and request.key in {"", job.key}
+        ]
+        items, token = page(found, request.page_size, request.page_token)
+        return job_service_pb2.ListJobsResponse(jobs=items, next_page_token=token)
+
+    async def GetJob(self, request: job_service_pb2.GetJobRequest, context: Context) -> job_service_pb2.GetJobResponse:
+        """One."""
+        return job_service_pb2.GetJobResponse(job=self._job(request.job_id))
+
+    async def CancelJob(
+        self, request: job_service_pb2.CancelJobRequest, context: Context
+    ) -> job_service_pb2.CancelJobResponse:
+        """Its turn ends."""
+        self._job(request.job_id)
+        self._box.turn(request.job_id).abort.set()
+        return job_service_pb2.CancelJobResponse(job=self._job(request.job_id))
+
+    async def RetryJob(
+        self, request: job_service_pb2.RetryJobRequest, context: Context
+    ) -> job_service_pb2.RetryJobResponse:
+        """None is dead, but those that failed."""
+        job = self._job(request.job_id)
+        if job.state != job_pb2.JOB_STATE_DEAD:
+            raise JobState("only a dead job can be retried", jobId=request.job_id)
+        job.state = job_pb2.JOB_STATE_READY
+        return job_service_pb2.RetryJobResponse(job=job)
+
+    async def PauseQueue(
+        self, request: job_service_pb2.PauseQueueRequest, context: Context
+    ) -> job_service_pb2.PauseQueueResponse:
+        """Remember it."""
+        self._box.paused = True
+        return job_service_pb2.PauseQueueResponse()
+
+    async def ResumeQueue(
+        self, request: job_service_pb2.ResumeQueueRequest, context: Context
+    ) -> job_service_pb2.ResumeQueueResponse:
+        """Forget it."""
+        self._box.paused = False
+        return job_service_pb2.ResumeQueueResponse()
+
+    async def GetQueueStats(
+        self, request: job_service_pb2.GetQueueStatsRequest, context: Context
+    ) -> job_service_pb2.GetQueueStatsResponse:
+        """One kind."""
+        jobs = self._box.jobs()
+        if not jobs:
+            return job_service_pb2.GetQueueStatsResponse()
+        dead = sum(job.state == job_pb2.JOB_STATE_DEAD for job in jobs)
+        stats = stats_pb2.QueueStats(kind="agent-turn", paused=self._box.paused, dead=dead)
+        return job_service_pb2.GetQueueStatsResponse(kinds=[stats])
+
+    def _job(self, job_id: str) -> job_pb2.Job:
+        for job in self._box.jobs():
+            if job.job_id == job_id:
+                return job
+        raise JobNotFound("no job has this id", jobId=job_id)
 
 
 class Audit(audit_service_pb2_grpc.AuditServiceServicer):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.api.v1 import session_pb2, turn_pb2
 from orginabox.audit.v1 import record_pb2
+from orginabox.queue.v1 import job_pb2
 from orginabox.runtime.v1 import bundle_pb2, model_pb2, provider_pb2
 from orginabox.turn.v1 import turn_event_pb2
 
@@ -39,6 +40,27 @@ class TurnNotFound(DomainError):
 
     kind = Kind.NOT_FOUND
     reason = "TURN_NOT_FOUND"
+
+
+class TurnStarted(DomainError):
+    """It runs."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "TURN_STARTED"
+
+
+class JobNotFound(DomainError):
+    """No such job."""
+
+    kind = Kind.NOT_FOUND
+    reason = "JOB_NOT_FOUND"
+
+
+class JobState(DomainError):
+    """It is not dead."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "JOB_STATE"
 
 
 class PermissionNotFound(DomainError):
@@ -100,6 +122,11 @@ class FakeTurn:
         return self.state in self.OPEN
 
     @property
+    def waits(self) -> bool:
+        """Whether it has yet to begin."""
+        return self.state == turn_pb2.TURN_STATE_QUEUED
+
+    @property
     def cut_after(self) -> int:
         """After how many events a stream of it ends. 0 means at its end."""
         word, _, rest = self.text.partition(" ")
@@ -158,6 +185,7 @@ class FakeSession:
     turns: list[FakeTurn] = field(default_factory=list)
     created: Timestamp = field(default_factory=now)
     runner: asyncio.Task[None] | None = None
+    busy_policy: int = session_pb2.BUSY_POLICY_QUEUE
 
     @property
     def open_turns(self) -> list[FakeTurn]:
@@ -173,13 +201,24 @@ class FakeSession:
             create_time=self.created,
             update_time=self.turns[-1].created if self.turns else self.created,
             active_turn_id=waiting[0].turn_id if waiting else "",
+            busy_policy=self.busy_policy,  # type: ignore[arg-type]
         )
 
-    def prompt(self, text: str, model: tuple[str, str]) -> tuple[FakeTurn, int]:
-        """Take a prompt; its turn runs after those before it."""
+    async def prompt(self, text: str, model: tuple[str, str], policy: int) -> tuple[FakeTurn, int]:
+        """Take a prompt: into the turn that runs, before all that wait, or after them."""
+        policy = policy or self.busy_policy
         position = len(self.open_turns)
+        running = next((turn for turn in self.open_turns if not turn.waits), None)
+        if running and policy == session_pb2.BUSY_POLICY_STEER:
+            await running.append(turn_event_pb2.TurnEvent(user_steered=turn_event_pb2.UserSteered(text=text)))
+            return running, 0
         turn = FakeTurn(self.session_id, text, model)
-        self.turns.append(turn)
+        if running and policy == session_pb2.BUSY_POLICY_INTERRUPT:
+            running.abort.set()
+            position = 1
+            self.turns.insert(self.turns.index(running) + 1, turn)
+        else:
+            self.turns.append(turn)
         self.title = self.title or text[:40]
         if self.runner is None or self.runner.done():
             self.runner = asyncio.create_task(self._run())
@@ -202,6 +241,7 @@ class FakeBox:
     requests: dict[str, Any] = field(default_factory=dict)
     seen: list[dict[str, str]] = field(default_factory=list)
     checkpoint_seconds: float = 15.0
+    paused: bool = False
 
     def __post_init__(self) -> None:
         self.providers["demo"] = provider_pb2.Provider(
@@ -222,6 +262,29 @@ class FakeBox:
                 if turn.turn_id == turn_id:
                     return turn
         raise TurnNotFound("no turn of yours has this id", turnId=turn_id)
+
+    def jobs(self) -> list[job_pb2.Job]:
+        """A job for each turn, with its id."""
+        states: dict[int, job_pb2.JobState.ValueType] = {
+            turn_pb2.TURN_STATE_QUEUED: job_pb2.JOB_STATE_BLOCKED,
+            turn_pb2.TURN_STATE_RUNNING: job_pb2.JOB_STATE_LEASED,
+            turn_pb2.TURN_STATE_FAILED: job_pb2.JOB_STATE_DEAD,
+            turn_pb2.TURN_STATE_ABORTED: job_pb2.JOB_STATE_CANCELLED,
+        }
+        return [
+            job_pb2.Job(
+                job_id=turn.turn_id,
+                kind="agent-turn",
+                key=f"session:{turn.session_id}",
+                state=states.get(turn.state, job_pb2.JOB_STATE_COMPLETED),
+                attempt=1,
+                max_attempts=20,
+                create_time=turn.created,
+                last_error="it failed" if turn.state == turn_pb2.TURN_STATE_FAILED else "",
+            )
+            for session in self.sessions.values()
+            for turn in session.turns
+        ]
 
     def provider(self, provider_id: str) -> provider_pb2.Provider:
         """The provider of that id, if it may be changed."""

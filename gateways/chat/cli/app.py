@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gateways.chat.cli import asking, audit, provider, runtime, session
+from gateways.chat.cli import asking, audit, jobs, provider, queue, runtime, session
 
 HELP = """
 Org in a Box: an AI agent for every employee, sandboxed, durable and on record, on one box you own.
@@ -45,6 +45,8 @@ def build() -> typer.Typer:
     app.add_typer(session.app, name="sessions")
     app.add_typer(provider.app, name="provider")
     app.add_typer(runtime.app, name="runtime")
+    app.add_typer(jobs.app, name="jobs")
+    app.add_typer(queue.app, name="queue")
     app.add_typer(audit.app)
     return app
 

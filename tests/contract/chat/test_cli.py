@@ -273,6 +273,42 @@ def test_audit(oiab: Oiab) -> None:
     assert len(json.loads(oiab("audit", "--action", "agent.*", "--since", "1h", "--limit", "1", "--json").out)) == 1
 
 
+def test_jobs(oiab: Oiab) -> None:
+    assert "No jobs yet." in oiab("jobs", "list").err
+    assert "No job is dead." in oiab("jobs", "dead").err
+    oiab("ask", "hello")
+    oiab("ask", "fail")
+    failed, done = [line.split("\t") for line in oiab("jobs", "list").out.splitlines()]
+    assert (failed[1:4], done[1:4]) == (["agent-turn", "dead", "1/20"], ["agent-turn", "completed", "1/20"])
+    session = failed[5].removeprefix("session:")
+    assert oiab("jobs", "list", "--state", "dead", "--session", session).out.split("\t")[0] == failed[0]
+    assert "No jobs fit." in oiab("jobs", "list", "--state", "ready").err
+    shown = oiab("jobs", "show", failed[0]).out
+    assert "state      dead" in shown
+    assert "last error it failed" in shown
+    assert json.loads(oiab("jobs", "show", failed[0], "--json").out)["state"] == "JOB_STATE_DEAD"
+    dead = oiab("jobs", "dead")
+    assert dead.out == f"{failed[0]}\tagent-turn\t1\tit failed\n"
+    assert "oiab jobs retry" in dead.err
+    assert "It is ready again." in oiab("jobs", "retry", failed[0]).err
+    refused = oiab("jobs", "retry", done[0])
+    assert refused.code == 1
+    assert f"oiab jobs show {done[0]}" in refused.err
+    assert "Nothing to cancel: it is completed." in oiab("jobs", "cancel", done[0]).err
+    unknown = oiab("jobs", "show", "00000000-0000-7000-8000-00000000dead")
+    assert (unknown.code, "oiab jobs list" in unknown.err) == (1, True)
+
+
+def test_the_queue(oiab: Oiab) -> None:
+    assert "The queue is empty." in oiab("queue", "stats").err
+    oiab("ask", "hello")
+    assert "oiab queue resume agent-turn" in oiab("queue", "pause", "agent-turn").err
+    assert oiab("queue", "stats").out == "agent-turn\t0\t-\t0\t0\t0\t0\tyes\n"
+    assert "no jobs of the kind nonsense" in oiab("queue", "stats", "nonsense").err
+    assert "Resumed." in oiab("queue", "resume").err
+    assert [kind["paused"] for kind in json.loads(oiab("queue", "stats", "--json").out)] == [False]
+
+
 def test_says_its_version(lonely: Oiab) -> None:
     assert lonely("--version").out.startswith("oiab ")
 

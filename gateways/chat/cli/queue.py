@@ -1,0 +1,86 @@
+"""`oiab queue`: how the queue stands, and whether it hands out work."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateways.chat.cli.running import print_json, run, tell
+from gateways.chat.cli.table import print_table
+
+if TYPE_CHECKING:
+    from orginabox_sdk.orginabox.queue.v1 import QueueStats
+
+    from gateways.chat.place import Place
+    from gateways.sdk import Client
+
+EMPTY = "The queue is empty."
+HELP = """
+How the queue stands, and whether it hands out work.
+
+\b
+  oiab queue stats
+  oiab queue pause agent-turn
+  oiab queue resume agent-turn
+"""
+
+app = typer.Typer(no_args_is_help=True, help=HELP, rich_markup_mode=None)
+
+KindArgument = Annotated[str, typer.Argument(metavar="KIND", help="The kind of jobs; all when you do not say.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+
+@app.command()
+def stats(kind: KindArgument = "", as_json: JsonOption = False) -> None:
+    """Tell how many jobs wait, run and are dead, and how long the oldest has waited."""
+
+    async def main(client: "Client", _: "Place") -> None:
+        found = [each for each in (await client.jobs.get_queue_stats()).kinds if kind in {"", each.kind}]
+        if as_json:
+            print_json(found)
+        elif not found:
+            tell(f"There are no jobs of the kind {kind}." if kind else EMPTY)
+        else:
+            heads = ("kind", "ready", "oldest", "blocked", "delayed", "running", "dead", "paused")
+            print_table(heads, [_row(each) for each in found])
+
+    run(main)
+
+
+@app.command()
+def pause(kind: KindArgument = "", as_json: JsonOption = False) -> None:
+    """Stop handing out jobs. New ones still go in and wait, and those that run go on."""
+
+    async def main(client: "Client", _: "Place") -> None:
+        from orginabox_sdk.orginabox.api.v1 import PauseQueueRequest
+
+        answer = await client.jobs.pause_queue(PauseQueueRequest(kind=kind))
+        if as_json:
+            print_json(answer)
+        else:
+            tell(f"Paused. Hand out jobs again: oiab queue resume {kind}".rstrip())
+
+    run(main)
+
+
+@app.command()
+def resume(kind: KindArgument = "", as_json: JsonOption = False) -> None:
+    """Hand out jobs again."""
+
+    async def main(client: "Client", _: "Place") -> None:
+        from orginabox_sdk.orginabox.api.v1 import ResumeQueueRequest
+
+        answer = await client.jobs.resume_queue(ResumeQueueRequest(kind=kind))
+        if as_json:
+            print_json(answer)
+        else:
+            tell("Resumed.")
+
+    run(main)
+
+
+def _row(stats: "QueueStats") -> tuple[str, ...]:
+    from gateways.chat.words import duration
+
+    oldest = duration(stats.oldest_age.total_seconds()) if stats.oldest_age is not None else "-"
+    counts = (stats.blocked, stats.delayed, stats.leased, stats.dead)
+    return stats.kind, str(stats.ready), oldest, *map(str, counts), "yes" if stats.paused else "no"
