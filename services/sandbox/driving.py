@@ -33,6 +33,7 @@ from services.sandbox.steering import Steering, Voice
 from services.sandbox.translate import Translator
 
 _TICK = 0.25
+_MOMENTS = (0, 0.1, 0.3)
 
 LOST = Failed("SANDBOX_LOST", "The sandbox ended while the turn ran. The session and its files are kept: ask again.")
 _NEVER_BEGAN = Failed("AGENT_ERROR", "The agent did not take up the turn.")
@@ -161,11 +162,19 @@ class TurnDriver:
             self._closing = True
             if self._translator.has_gap:
                 await self._catch_up()
-            async with self._steering.lock:
-                # What was on its way to the agent when the end came must not go on after it.
-                if not self._translator.idle or self._translator.unanswered:
-                    await self._stop_agent()
+            await self._quieten_agent()
             return terminal
+
+    async def _quieten_agent(self) -> None:
+        """Let nothing of the turn go on after its end."""
+        async with self._steering.lock:
+            if not self._translator.idle:
+                await self._stop_agent()
+            if self._translator.unanswered:
+                # opencode may take up what was just said a moment after it was told to stop.
+                for moment in _MOMENTS:
+                    await asyncio.sleep(moment)
+                    await self._stop_agent()
 
     async def _step(self, feed: Feed) -> None:
         """Take in what came; now and then, and whenever nothing came for a moment, look at the clocks."""

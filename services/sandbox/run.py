@@ -156,10 +156,14 @@ class Run:
         self._wake()
 
     async def begun(self) -> None:
-        """Wait until the run has begun, or was refused."""
+        """Wait until the run has begun.
+
+        Raises:
+            RunLost: It was refused, so there is none.
+        """
         await self._begun.wait()
         if self._refusal:
-            raise self._refusal
+            raise RunLost("the run of this turn did not begin", turnId=self.turn.id) from self._refusal
 
     async def read(self, after: int = 0) -> AsyncIterator[Sequence[Numbered]]:
         """The events after a number, in batches of what has happened meanwhile, until the terminal one.

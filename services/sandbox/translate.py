@@ -7,7 +7,7 @@ what is new.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ _TEXT_LIMIT = 256 * 1024
 _CUT = "\n… (cut)"
 _EDITING_TOOLS = frozenset({"edit", "write", "apply_patch", "patch"})
 _OVERLAP = 256
+_NOT_PERMITTED_IN_TIME = "Nobody answered in time whether this may be done, so it was not done."
 _NO_OUTPUT = "(no output)"
 
 
@@ -65,6 +66,9 @@ class Translator:
         self._calls: dict[tuple[str, str], str] = {}
         self._steps: set[str] = set()
         self._permissions: dict[str, bool] = {}
+        # The calls that wait for them, and those that waited for too long.
+        self._permission_calls: dict[str, str] = {}
+        self._expired_calls: set[str] = set()
         # Permissions by the call that waits for them and is not told yet.
         self._held: dict[str, events.PermissionAsked] = {}
         self._catching_up = False
@@ -113,6 +117,7 @@ class Translator:
     def expire(self, permission_id: str) -> Iterator[Event]:
         """Nobody has answered a permission in time. What opencode says of it from now on is no answer."""
         self._permissions[permission_id] = False
+        self._expired_calls.add(self._permission_calls.get(permission_id, ""))
         yield events.PermissionExpired(permission_id)
 
     def stream_was_cut(self) -> None:
@@ -263,7 +268,11 @@ class Translator:
             yield events.ToolOutput(part.id, _short(new))
         if state.status in {"completed", "error"}:
             tool.ended = True
-            yield _finished(part, state)
+            finished = _finished(part, state)
+            if finished.error is not None and part.id in self._expired_calls:
+                # opencode knows no other word for it than that the user has refused.
+                finished = replace(finished, error=_NOT_PERMITTED_IN_TIME)
+            yield finished
             if state.status == "completed" and part.tool in _EDITING_TOOLS:
                 yield from (events.FileEdited(path) for path in _edited_paths(state.metadata))
 
@@ -272,6 +281,7 @@ class Translator:
             return
         self._permissions[said.id] = True
         call_id = self._calls.get((said.tool.message_id, said.tool.call_id), "") if said.tool else ""
+        self._permission_calls[said.id] = call_id
         diff = said.metadata.get("diff")
         asked = events.PermissionAsked(
             permission_id=said.id,

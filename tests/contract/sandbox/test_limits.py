@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine
-from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -27,15 +26,16 @@ def test_limits_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_agent_is_told_to_wrap_up(rig: Rig, sandbox_id: str) -> None:
-    with rig.patience(soft_limit=0.5, hard_limit=10):
+    with rig.patience(soft_limit=0.5, hard_limit=100):
         events = await rig.run(rig.turn(sandbox_id, scenario("bash", command="sleep 1.2; echo done")))
     told = kinds(events)
     assert told.count("wrap_up_asked") == 1
     assert "user_steered" not in told
     assert told[-1] == "completed"
-    limit = next(event.wrap_up_asked.hard_limit_time for event in events if event.HasField("wrap_up_asked"))
-    assert 5 < (limit.ToDatetime(UTC) - datetime.now(UTC)).total_seconds() < 10
-    assert "nears its time limit" in str(rig.model.requests[-1].body["messages"][-1])
+    asked = next(event for event in events if event.HasField("wrap_up_asked"))
+    left = asked.wrap_up_asked.hard_limit_time.ToDatetime() - asked.create_time.ToDatetime()
+    assert 80 < left.total_seconds() < 99.6
+    assert "nears its time limit" in str(rig.model.requests[-1].body["messages"])
 
 
 async def test_a_turn_without_end_is_stopped(rig: Rig, sandbox_id: str) -> None:
@@ -53,13 +53,13 @@ async def test_waiting_for_the_user_is_no_work(rig: Rig, sandbox_id: str) -> Non
     request = rig.turn(sandbox_id, scenario("bash", command="rm -f nothing", after="Done."))
 
     async def answer_late(permission_id: str) -> None:
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(6)
         await rig.reply(request.turn_id, permission_id, turns.PERMISSION_REPLY_ONCE)
 
     def when(event: Event) -> Coroutine[Any, Any, None] | None:
         return answer_late(event.permission_asked.permission_id) if event.HasField("permission_asked") else None
 
-    with rig.patience(soft_limit=1.5, hard_limit=2):
+    with rig.patience(soft_limit=5, hard_limit=5.5):
         events = await rig.run(request, when)
     assert "wrap_up_asked" not in kinds(events)
     assert events[-1].HasField("completed")
@@ -76,8 +76,8 @@ async def test_a_permission_that_nobody_answers_expires(rig: Rig, sandbox_id: st
     assert expired == [asked.permission_id]
     assert "permission_replied" not in told
     assert told.index("permission_asked") < told.index("permission_expired") < told.index("tool_finished")
-    assert "Nobody answered in time" in finished.error
-    assert "not refused by the user" in finished.error
+    assert finished.error == "Nobody answered in time whether this may be done, so it was not done."
+    assert "It was not refused by the user." in str(rig.model.requests[-1].body["messages"])
     assert text_of(events) == "Calling. Then without."
     assert events[-1].HasField("completed")
     with pytest.raises(grpc.aio.AioRpcError) as refused:

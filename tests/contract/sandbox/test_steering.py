@@ -195,6 +195,18 @@ async def test_a_turn_that_begins_takes_what_is_said(rig: Rig, sandbox_id: str) 
     assert terminals(events) == ["completed"]
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.03, 0.06, 0.09, 0.12])
+async def test_what_crosses_the_first_model_call_is_answered(rig: Rig, sandbox_id: str, delay: float) -> None:
+    """It may be noted before the answer to the prompt and still not be in what the model was given."""
+    request = rig.turn(sandbox_id, "say One.")
+    running = await start(rig, request, lambda event: event.HasField("started"))
+    await asyncio.sleep(delay)
+    refused = await refusal(rig, request.turn_id, "say Two.")
+    events = await running
+    assert text_of(events) in ({"One."} if refused else {"Two.", "One.Two."})
+    assert terminals(events) == ["completed"]
+
+
 async def test_an_unknown_turn_takes_nothing(rig: Rig) -> None:
     assert await refusal(rig, str(new_id()), "hello") == "RUN_LOST"
 
