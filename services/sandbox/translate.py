@@ -187,7 +187,9 @@ class Translator:
     def _answer(self, info: said_by.MessageInfo) -> None:
         """Note what a model call answers: the message that it names, and whatever was said before that one."""
         if info.parent_id in self._unanswered:
-            answered = [message for message in self._unanswered if message <= str(info.parent_id)]
+            # They stand in the order in which they were said.
+            said = list(self._unanswered)
+            answered = said[: said.index(info.parent_id) + 1]
         elif info.parent_id in self._prompts:
             answered = []
         else:

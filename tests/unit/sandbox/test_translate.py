@@ -15,6 +15,7 @@ from services.sandbox.event import (
     FileEdited,
     PartsVoided,
     PermissionAsked,
+    PermissionExpired,
     PermissionReplied,
     ReasoningDelta,
     Reply,
@@ -310,3 +311,62 @@ def test_what_a_failed_model_call_had_said_is_taken_back() -> None:
     assert [type(event) for event in translator.feed(retry)] == [Retrying]
     rest = [event for one in recorded[begun:] for event in translator.feed(one)]
     assert part not in {event.part_id for event in rest if isinstance(event, TextDelta)}
+
+
+def assistant(name: str, parent: str, created: float) -> said_by.MessageChanged:
+    """A message that the agent begins to write."""
+    return noted({"id": name, "role": "assistant", "parentID": parent, "time": {"created": created}})
+
+
+def user(name: str, created: float) -> said_by.MessageChanged:
+    """A message of the user, as opencode notes it."""
+    return noted({"id": name, "role": "user", "time": {"created": created}})
+
+
+def noted(info: dict[str, object]) -> said_by.MessageChanged:
+    """A message of the session, as opencode tells it."""
+    return said_by.MessageChanged.model_validate({"info": {"sessionID": "s", **info}})
+
+
+def test_an_answer_to_the_last_word_answers_those_before_it() -> None:
+    translator = Translator("s", "prompt")
+    for said_message in (user("prompt", 1), assistant("first", "prompt", 2)):
+        list(translator.feed(said_message))
+    for name in ("z", "a", "m"):
+        translator.expect(name)
+    assert translator.unanswered == ["z", "a", "m"]
+    # The call that was under way answers none of them, even when it is noted after they were.
+    for said_message in (user("z", 3), user("a", 4), assistant("second", "prompt", 5)):
+        list(translator.feed(said_message))
+    assert translator.unanswered == ["z", "a", "m"]
+    list(translator.feed(assistant("third", "a", 6)))
+    assert translator.unanswered == ["m"]
+    assert translator.owns("third")
+
+
+def test_after_a_compaction_a_later_answer_counts() -> None:
+    """It goes on under a message of its own, which sums up all that was said before."""
+    translator = Translator("s", "prompt")
+    list(translator.feed(user("prompt", 1)))
+    translator.expect("steer")
+    list(translator.feed(assistant("early", "compacted", 2)))
+    assert translator.unanswered == ["steer"]
+    list(translator.feed(user("steer", 3)))
+    list(translator.feed(assistant("late", "compacted", 4)))
+    assert translator.unanswered == []
+
+
+def test_an_expired_permission_is_not_answered_afterwards() -> None:
+    translator = translator_of("reject")
+    events: list[Event] = []
+    for one in said("reject"):
+        events += translator.feed(one)
+        for permission in translator.pending_permissions:
+            if any(isinstance(event, PermissionAsked) for event in events):
+                events += translator.expire(permission)
+    asked = next(event for event in events if isinstance(event, PermissionAsked))
+    assert only(events, PermissionExpired) == [PermissionExpired(asked.permission_id)]
+    assert not only(events, PermissionReplied)
+    finished = next(event for event in events if isinstance(event, ToolFinished))
+    assert finished.error
+    assert "rejected" not in finished.error
