@@ -85,7 +85,8 @@ clean: ## Remove what was installed here (not the data of a box)
 $(OPENCODE): sandbox/opencode/package.json sandbox/opencode/package-lock.json
 	@command -v npm >/dev/null || { echo "Node.js 20 with npm is needed for the agent: install nodejs and npm"; exit 1; }
 	@echo "installing the agent…"
-	cd sandbox/opencode && npm ci --no-fund --no-audit --silent
+	@# Not `npm ci`: it refuses lock files that npm 11 itself writes, without the binaries of other platforms.
+	cd sandbox/opencode && npm install --no-save --no-fund --no-audit --silent
 	@touch $@
 
 # install-missing PROGRAMS, PACKAGES, WHY: install Debian packages as root, else say what to do.
