@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(shell command -v python3.11 python3 2>/dev/null))
 UV_VERSION := 0.13.8
 RUN := .venv/bin
 UV := $(RUN)/uv
@@ -71,7 +71,7 @@ clean: ## Remove what was installed here (not the data of a box)
 	rm -rf .venv sandbox/opencode/node_modules .mypy_cache .ruff_cache .pytest_cache
 
 .venv/uv:
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed. Install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null || { echo "Python 3.11 is needed. Install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(RUN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
