@@ -8,6 +8,7 @@ UV_VERSION := 0.13.8
 RUN := .venv/bin
 UV := $(RUN)/uv
 OPENCODE := sandbox/opencode/node_modules/.installed
+AGENT := sandbox/opencode/node_modules/opencode-ai/bin/opencode.exe
 export VIRTUAL_ENV := $(CURDIR)/.venv
 # buf finds its plugins on the path.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -86,7 +87,9 @@ $(OPENCODE): sandbox/opencode/package.json sandbox/opencode/package-lock.json
 	@command -v npm >/dev/null || { echo "Node.js 20 with npm is needed for the agent: install nodejs and npm"; exit 1; }
 	@echo "installing the agent…"
 	@# Not `npm ci`: it refuses lock files that npm 11 itself writes, without the binaries of other platforms.
-	cd sandbox/opencode && npm install --no-save --no-fund --no-audit --silent
+	@# The agent's own script puts its binary in place, also where an .npmrc turns scripts off.
+	cd sandbox/opencode && npm install --no-save --no-fund --no-audit --loglevel error --ignore-scripts=false
+	@$(AGENT) --version >/dev/null || { echo "npm installed the agent, but $(AGENT) does not run"; exit 1; }
 	@touch $@
 
 # install-missing PROGRAMS, PACKAGES, WHY: install Debian packages as root, else say what to do.
