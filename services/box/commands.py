@@ -123,10 +123,10 @@ def doctor() -> None:
         fine = True
         for check in examine(home, read_settings(home)):
             fine &= check.fine
-            mark = "[green]✓[/]" if check.fine else "[red]✗[/]"
+            mark = "[red]✗[/]" if not check.fine else "[yellow]![/]" if check.caution else "[green]✓[/]"
             out.print(f"{mark} {check.name:<11} {check.found}", highlight=False, soft_wrap=True)
-            if not check.fine and check.remedy:
-                out.print(f"  [yellow]→ {check.remedy}[/]", highlight=False, soft_wrap=True)
+            if advice := check.caution if check.fine else check.remedy:
+                out.print(f"  [yellow]→ {advice}[/]", highlight=False, soft_wrap=True)
         if not fine:
             raise typer.Exit(FAILED)
 
