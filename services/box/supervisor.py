@@ -100,6 +100,8 @@ class Supervisor:
 
     def _give_up_on_the_hopeless(self) -> None:
         for child in self._children.values():
+            if child.refusal and not child.spec.optional:
+                raise StartFailed(f"{child.spec.name} cannot be used: {child.refusal}")
             if child.deaths_before_ready >= DEATHS_BEFORE_GIVING_UP and not child.spec.optional:
                 said = child.last_words()
                 log = self._home.logs / f"{child.spec.name}.log"
