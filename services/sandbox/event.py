@@ -180,6 +180,11 @@ def merged(first: Event, second: Event) -> Event | None:
     return None
 
 
+def text_size(text: str) -> int:
+    """How many bytes a text takes on the wire."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
 def size_of(event: Event) -> int:
     """About how many bytes an event holds in memory."""
     match event:

@@ -9,6 +9,7 @@ from itertools import islice
 from uuid import UUID
 
 from services.kit.errors import DomainError, Kind
+from services.sandbox.bounds import bounded
 from services.sandbox.event import Aborted, Completed, Event, Failed, Terminal, merged, size_of
 
 # A merged event stays small enough to be shown and stored as one.
@@ -106,6 +107,7 @@ class Run:
         """Add an event. What comes after the terminal one is dropped."""
         if self.ended:
             return
+        event = bounded(event)
         time = time or datetime.now(UTC)
         if not self._merge(event):
             self._last += 1

@@ -39,6 +39,13 @@ async def test_a_slow_reader_gets_few_large_events() -> None:
     ]
 
 
+async def test_an_event_is_made_fit_for_its_readers() -> None:
+    run = new_run()
+    run.append(TextDelta("part", "a\ud83db"))
+    run.append(Completed())
+    assert (await read(run))[0].event == TextDelta("part", "a\N{REPLACEMENT CHARACTER}b")
+
+
 async def test_a_fast_reader_gets_every_piece_at_once() -> None:
     run = new_run()
     got: list[Event] = []
