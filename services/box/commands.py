@@ -241,10 +241,9 @@ class Progress:
 
     def told(self, state: BoxState) -> None:
         """Show a state."""
-        if state.phase is BoxPhase.READY and self._phase is not BoxPhase.READY:
+        first_ready = state.phase is BoxPhase.READY and self._phase is not BoxPhase.READY
+        if first_ready:
             self.__exit__()
-            out.print(f"ready {state.address}", highlight=False)
-            out.file.flush()
         elif state.phase is BoxPhase.STOPPING and self._phase is not BoxPhase.STOPPING:
             self.__exit__()
             err.print("stopping")
@@ -252,6 +251,10 @@ class Progress:
             self._live.update(view.starting(state))
         if self._live is None or state.phase is BoxPhase.READY:
             self._tell_changes(state)
+        if first_ready:
+            # After all else, for who reads the last line.
+            out.print(f"ready {state.address}", highlight=False)
+            out.file.flush()
         self._phase = state.phase
         self._seen = {process.name: process for process in state.processes}
 
