@@ -15,6 +15,8 @@ from services.sandbox.event import Aborted, Completed, Event, Failed, Terminal, 
 # A merged event stays small enough to be shown and stored as one.
 _MERGED_LIMIT = 16 * 1024
 _BATCH_LIMIT = 256
+# A message of the mesh holds 4 MiB.
+_BATCH_BYTES = 2**20
 
 
 class RunLost(DomainError):
@@ -163,7 +165,13 @@ class Run:
         if after < first - 1:
             raise RunLost("these events of the run are not kept any more; the turn's log has them")
         start = after - first + 1
-        batch = list(islice(self._events, start, start + _BATCH_LIMIT))
+        batch: list[Numbered] = []
+        size = 0
+        for numbered in islice(self._events, start, start + _BATCH_LIMIT):
+            size += size_of(numbered.event)
+            if batch and size > _BATCH_BYTES:
+                break
+            batch.append(numbered)
         if batch:
             self._handed_out = max(self._handed_out, batch[-1].sequence)
         return batch
