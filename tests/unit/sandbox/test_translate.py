@@ -323,6 +323,8 @@ def test_new_output_follows_a_sliding_end() -> None:
         b'{"type": "session.idle", "properties": 3}',
         b'{"type": "message.part.updated", "properties": {"part": {"id": []}}}',
         b"\xff",
+        b'{"type": "session.idle", "properties": ' + b"[" * 100_000,
+        b'{"type": "session.idle", "properties": ' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
     ],
 )
 def test_nonsense_is_left_out(data: bytes) -> None:
