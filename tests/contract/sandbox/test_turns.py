@@ -13,6 +13,7 @@ from orginabox.turn.v1 import turn_event_pb2 as turns
 
 from services.kit.ids import DEFAULT_TENANT, new_id
 from services.kit.status import reason_of
+from services.sandbox.opencode import OpencodeError
 from tests.contract.sandbox.rig import Event, Rig, bash_output, kinds, text_of
 from tests.model_server import Fault, Script, Step, ToolCall, scenario
 
@@ -134,6 +135,27 @@ async def test_an_abort_keeps_what_was_said(rig: Rig, sandbox_id: str) -> None:
     again = await rig.run(rig.turn(sandbox_id, scenario("say", text="Here."), session_id=request.session_id))
     assert text_of(again) == "Here."
     assert again[-1].HasField("completed")
+
+
+@pytest.mark.parametrize("error", [ValueError("unheard of"), OpencodeError("refused", 500)])
+async def test_a_turn_that_breaks_stops_its_agent(
+    rig: Rig, sandbox_id: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = rig.turn(sandbox_id, scenario("bash", command="for i in $(seq 40); do echo $i; sleep 0.5; done"))
+
+    async def hear(_: object) -> None:
+        raise error
+
+    def break_turn(event: Event) -> None:
+        if event.HasField("tool_output"):
+            monkeypatch.setattr(rig.live(sandbox_id).active[UUID(request.turn_id)].driver, "_hear", hear)
+
+    events = await rig.run(request, break_turn)
+    assert events[-1].HasField("failed")
+    assert not await rig.live(sandbox_id).agent.busy_sessions()
+    after = await rig.run(rig.turn(sandbox_id, "say fine", session_id=request.session_id))
+    assert text_of(after) == "fine"
+    assert after[-1].HasField("completed")
 
 
 async def test_readers_get_the_same_events_from_anywhere(rig: Rig, sandbox_id: str) -> None:
