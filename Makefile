@@ -3,12 +3,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(shell command -v python3.11 python3 2>/dev/null))
 UV_VERSION := 0.13.8
 RUN := .venv/bin
 UV := $(RUN)/uv
 OPENCODE := sandbox/opencode/node_modules/.installed
 PEERS := tests/bench/peers/.venv/installed tests/bench/peers/node_modules/.installed
+AGENT := sandbox/opencode/node_modules/opencode-ai/bin/opencode.exe
 export VIRTUAL_ENV := $(CURDIR)/.venv
 # buf finds its plugins on the path.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -77,7 +78,7 @@ clean: ## Remove what was installed here (not the data of a box)
 	rm -rf .venv sandbox/opencode/node_modules tests/bench/peers/.venv tests/bench/peers/node_modules .mypy_cache .ruff_cache .pytest_cache
 
 .venv/uv:
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed. Install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null || { echo "Python 3.11 is needed. Install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(RUN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
@@ -91,7 +92,10 @@ clean: ## Remove what was installed here (not the data of a box)
 $(OPENCODE): sandbox/opencode/package.json sandbox/opencode/package-lock.json
 	@command -v npm >/dev/null || { echo "Node.js 20 with npm is needed for the agent: install nodejs and npm"; exit 1; }
 	@echo "installing the agent…"
-	cd sandbox/opencode && npm ci --no-fund --no-audit --silent
+	@# Not `npm ci`: it refuses lock files that npm 11 itself writes, without the binaries of other platforms.
+	@# The agent's own script puts its binary in place, also where an .npmrc turns scripts off.
+	cd sandbox/opencode && npm install --no-save --no-fund --no-audit --loglevel error --ignore-scripts=false
+	@$(AGENT) --version >/dev/null || { echo "npm installed the agent, but $(AGENT) does not run"; exit 1; }
 	@touch $@
 
 tests/bench/peers/.venv/installed: .venv/uv requirements-bench.lock

@@ -12,6 +12,7 @@ _STRING: Mapping[str, Callable[[Any], str]] = {
     "max_len": lambda value: f"at most {value:,} characters",
     "uuid": lambda _: "a UUID",
     "pattern": lambda value: f"matches `{value}`",
+    "not_contains": lambda value: "without NUL" if value == "\0" else f"without `{value}`",
 }
 _NUMBER: Mapping[str, Callable[[Any], str]] = {
     "gte": lambda value: f"at least {value:,}",

@@ -125,7 +125,7 @@ class Client:
             on_link: Told False when the connection is cut, and True when the box answers again.
 
         Yields:
-            The events after `from_sequence`, the terminal one last. Checkpoints are left out.
+            The events after `from_sequence`, and the terminal one last in any case. Checkpoints are left out.
 
         Raises:
             ApiError: The box refused, or was not heard of for too long.
@@ -147,7 +147,9 @@ class Client:
                 async with aclosing(_closable(self.turns.stream_turn_events(request))) as events:
                     async for event in events:
                         cuts, heard = 0, time.monotonic()
-                        if event.checkpoint is not None or event.sequence <= seen:
+                        # The end of a turn is told whatever its number: whoever has it all asks for it again, and a
+                        # log that lost its last words in a crash ends before what was seen.
+                        if event.checkpoint is not None or (event.sequence <= seen and not is_terminal(event)):
                             continue
                         seen = event.sequence
                         yield event

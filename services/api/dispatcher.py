@@ -56,6 +56,8 @@ class Dispatcher:
                     await send(waiting)
             except (grpc.aio.AioRpcError, ServiceUnavailable) as error:
                 telemetry.log().warning("outbox waits", receiver=receiver.value, cause=str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, what waits is tried again in a second
+                telemetry.log().error("outbox failed", receiver=receiver.value, exc_info=error)
 
     async def _read(self, receiver: Receiver) -> list[Outgoing]:
         async with self._store.transaction() as tx:
@@ -100,11 +102,31 @@ class Dispatcher:
         )
 
     async def _append(self, waiting: list[Outgoing]) -> None:
+        """Append records together; when they are refused, one by one, so that one bad record holds up no other."""
+        try:
+            await self._append_together(waiting)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+                raise
+            for message in waiting:
+                await self._append_one(message)
+
+    async def _append_together(self, waiting: list[Outgoing]) -> None:
         await self._audit.AppendRecords(
             audit_service_pb2.AppendRecordsRequest(records=[_record(message) for message in waiting])
         )
         async with self._store.transaction() as tx:
             await tx.delete_outbox([message.number for message in waiting])
+
+    async def _append_one(self, message: Outgoing) -> None:
+        try:
+            await self._append_together([message])
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+                raise
+            telemetry.log().error("audit record refused", outbox_id=message.number, details=error.details())
+            async with self._store.transaction() as tx:
+                await tx.set_aside(message.number)
 
 
 def _record(message: Outgoing) -> record_pb2.Record:

@@ -103,11 +103,11 @@ ORDER BY ordinal
 LIMIT %(limit)s::int;
 
 -- name: list_live_turns
--- The turns that have lived for a while and whose job is known: their job may have died.
-SELECT * FROM turn
-WHERE end_time IS NULL AND job_id IS NOT NULL AND create_time < now() - interval '5 seconds'
-ORDER BY create_time
-LIMIT 200;
+-- Of each session the turn that is first in line, if it has lived for a while and its job is known: the job may have died.
+SELECT * FROM (
+    SELECT DISTINCT ON (session_id) * FROM turn WHERE end_time IS NULL ORDER BY session_id, ordinal
+) first_in_line
+WHERE job_id IS NOT NULL AND create_time < now() - interval '5 seconds';
 
 -- name: insert_outbox
 INSERT INTO outbox (tenant_id, receiver, message)
@@ -115,9 +115,12 @@ VALUES (%(tenant)s::uuid, %(receiver)s::text, %(message)s::jsonb);
 
 -- name: read_outbox
 SELECT outbox_id, tenant_id, receiver, message FROM outbox
-WHERE receiver = %(receiver)s::text
+WHERE receiver = %(receiver)s::text AND NOT refused
 ORDER BY outbox_id
 LIMIT 200;
+
+-- name: set_aside_outbox
+UPDATE outbox SET refused = true WHERE outbox_id = %(id)s::bigint;
 
 -- name: delete_outbox
 DELETE FROM outbox WHERE outbox_id = ANY(%(ids)s::bigint[]);

@@ -1,6 +1,7 @@
 """Ends the turns whose job has died, so that no reader waits for ever."""
 
 import asyncio
+from contextlib import suppress
 
 import grpc
 from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
@@ -10,7 +11,7 @@ from services.api import mapping, operations
 from services.api.abort import abort_run
 from services.api.feed import Feeds
 from services.api.store import Store
-from services.api.turn import Ending, Turn, TurnState
+from services.api.turn import Ending, Turn, TurnNotFound, TurnState
 from services.kit import telemetry
 from services.kit.errors import ServiceUnavailable
 from services.kit.status import reason_of
@@ -48,6 +49,8 @@ class Reaper:
                 await self.sweep()
             except (grpc.aio.AioRpcError, ServiceUnavailable) as error:
                 telemetry.log().warning("sweep waits", cause=str(error))
+            except Exception as error:  # noqa: BLE001 - one bad turn must not leave all others without an end
+                telemetry.log().error("sweep failed", exc_info=error)
 
     async def sweep(self) -> None:
         """End every turn whose job is dead, cancelled or gone."""
@@ -61,8 +64,9 @@ class Reaper:
         telemetry.log().warning("turn given up", turn_id=str(turn.id), job_id=str(turn.job_id))
         if turn.state is TurnState.RUNNING:
             await abort_run(self._sandboxes, turn.id)  # no worker hears of it any more
-        if events := await operations.fail_turn(self._store, turn, ending, mapping.ending_event):
-            self._feeds.publish(turn.id, events)
+        with suppress(TurnNotFound):  # its session was deleted meanwhile
+            if events := await operations.fail_turn(self._store, turn, ending, mapping.ending_event):
+                self._feeds.publish(turn.id, events)
 
     async def _ending(self, turn: Turn) -> Ending | None:
         """How a turn ends whose job is over, or None while the job lives."""

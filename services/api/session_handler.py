@@ -1,7 +1,6 @@
 """The contract's SessionService: takes requests apart, asks the operations, puts answers together."""
 
 import asyncio
-from datetime import datetime
 from uuid import UUID
 
 import grpc
@@ -47,7 +46,7 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
         limit, cursor = page_size(request.page_size), page_cursor(request.page_token, list="sessions")
-        before = (datetime.fromisoformat(str(cursor["time"])), UUID(str(cursor["id"]))) if cursor else None
+        before = (cursor.time("time"), cursor.id("id")) if cursor else None
         sessions = await operations.list_sessions(self._store, caller(), before, limit + 1)
         page, more = sessions[:limit], len(sessions) > limit
         return pb.ListSessionsResponse(
@@ -80,7 +79,7 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
             self._store,
             caller(),
             UUID(request.session_id),
-            int(cursor["ordinal"]) if cursor else None,
+            cursor.number("ordinal") if cursor else None,
             limit + 1,
             mapping.answer_of,
         )
@@ -95,7 +94,7 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
     async def ListInbox(self, request: pb.ListInboxRequest, context: Context) -> pb.ListInboxResponse:
         limit = page_size(request.page_size)
         cursor = page_cursor(request.page_token, list="inbox", session=request.session_id)
-        after = int(cursor["ordinal"]) if cursor else None
+        after = cursor.number("ordinal") if cursor else None
         turns = await inbox.list_inbox(self._store, caller(), UUID(request.session_id), after, limit + 1)
         page, more = turns[:limit], len(turns) > limit
         return pb.ListInboxResponse(

@@ -219,6 +219,10 @@ class Transaction:
         """Messages that wait for a receiver, oldest first."""
         return await self._sql.many("read_outbox", receiver=receiver)
 
+    async def set_aside(self, outbox_id: int) -> None:
+        """Keep a message that its receiver refuses, and send it no more."""
+        await self._sql.run("set_aside_outbox", id=outbox_id)
+
     async def delete_outbox(self, ids: Sequence[int]) -> None:
         """Remove messages that were confirmed."""
         await self._sql.run("delete_outbox", ids=list(ids))

@@ -49,7 +49,7 @@ class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
     async def ListTurns(self, request: pb.ListTurnsRequest, context: Context) -> pb.ListTurnsResponse:
         limit = page_size(request.page_size)
         cursor = page_cursor(request.page_token, list="turns", session=request.session_id)
-        before = int(cursor["ordinal"]) if cursor else None
+        before = cursor.number("ordinal") if cursor else None
         turns = await operations.list_turns(self._store, caller(), UUID(request.session_id), before, limit + 1)
         page, more = turns[:limit], len(turns) > limit
         return pb.ListTurnsResponse(

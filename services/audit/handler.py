@@ -23,7 +23,7 @@ class AuditHandler(audit_service_pb2_grpc.AuditServiceServicer):
     async def ListRecords(self, request: pb.ListRecordsRequest, context: Context) -> pb.ListRecordsResponse:
         wanted, size = filter_from_proto(request), page_size(request.page_size)
         cursor = page_cursor(request.page_token, **vars(wanted))
-        before = int(cursor["before"]) if cursor else None
+        before = cursor.number("before") if cursor else None
         found = await operations.list_records(self._store, wanted, before, size)
         more = len(found) > size
         return pb.ListRecordsResponse(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from services.box.errors import BoxError
 from services.box.logfiles import last_lines, open_log
 from services.box.process import Backoff, Phase, ProcessSpec, ProcessState, describe_exit
 
@@ -27,6 +28,7 @@ class Child:
         self.state = ProcessState(spec.name)
         self.ready = asyncio.Event()
         self.deaths_before_ready = 0
+        self.refusal: BoxError | None = None
         self._log = logs / f"{spec.name}.log"
         self._changed = changed
         self._stopping = asyncio.Event()
@@ -70,8 +72,8 @@ class Child:
             self.deaths_before_ready += 1
             return f"could not be started: {error.strerror}"
         death = asyncio.create_task(process.wait())
-        in_time = await self._become_ready(death)
-        if in_time:
+        failure = await self._become_ready(death)
+        if not failure:
             await self._unless_stopping(asyncio.shield(death))
         if not death.done():
             await self._end(process, death)
@@ -79,7 +81,7 @@ class Child:
         self.ready.clear()
         self.deaths_before_ready += not was_ready
         _kill_group(process)  # what it left behind
-        return describe_exit(death.result()) if in_time else f"was not ready within {self.spec.start_seconds:g} s"
+        return failure or describe_exit(death.result())
 
     async def _start(self) -> asyncio.subprocess.Process:
         if self.spec.prepare:
@@ -102,19 +104,23 @@ class Child:
         self._move(self.state.born(process.pid, _create_time(process.pid), time.time()))
         return process
 
-    async def _become_ready(self, death: asyncio.Task[int]) -> bool:
-        """Wait until the process is ready, dead, or told to stop. False when none of it came in time."""
+    async def _become_ready(self, death: asyncio.Task[int]) -> str:
+        """Wait until the process is ready, dead, or told to stop. When none of it comes, the answer says why."""
         asking = asyncio.create_task(self._ask_until_ready())
         stopping = asyncio.create_task(self._stopping.wait())
         ends = {death, asking, stopping}
         await asyncio.wait(ends, timeout=self.spec.start_seconds, return_when=asyncio.FIRST_COMPLETED)
         came = any(end.done() for end in ends)
-        if asking.done() and not death.done():
+        error = asking.exception() if asking.done() else None
+        if asking.done() and not error and not death.done():
             self.ready.set()
             self._move(self.state.moved(Phase.READY, time.time()))
         asking.cancel()
         stopping.cancel()
-        return came
+        if error:
+            self.refusal = error if isinstance(error, BoxError) else None
+            return f"cannot be used: {error}"
+        return "" if came else f"was not ready within {self.spec.start_seconds:g} s"
 
     async def _ask_until_ready(self) -> None:
         while not await self.spec.probe():  # noqa: ASYNC110 - what is waited for is another process

@@ -123,10 +123,10 @@ def doctor() -> None:
         fine = True
         for check in examine(home, read_settings(home)):
             fine &= check.fine
-            mark = "[green]✓[/]" if check.fine else "[red]✗[/]"
+            mark = "[red]✗[/]" if not check.fine else "[yellow]![/]" if check.caution else "[green]✓[/]"
             out.print(f"{mark} {check.name:<11} {check.found}", highlight=False, soft_wrap=True)
-            if not check.fine and check.remedy:
-                out.print(f"  [yellow]→ {check.remedy}[/]", highlight=False, soft_wrap=True)
+            if advice := check.caution if check.fine else check.remedy:
+                out.print(f"  [yellow]→ {advice}[/]", highlight=False, soft_wrap=True)
         if not fine:
             raise typer.Exit(FAILED)
 
@@ -241,10 +241,9 @@ class Progress:
 
     def told(self, state: BoxState) -> None:
         """Show a state."""
-        if state.phase is BoxPhase.READY and self._phase is not BoxPhase.READY:
+        first_ready = state.phase is BoxPhase.READY and self._phase is not BoxPhase.READY
+        if first_ready:
             self.__exit__()
-            out.print(f"ready {state.address}", highlight=False)
-            out.file.flush()
         elif state.phase is BoxPhase.STOPPING and self._phase is not BoxPhase.STOPPING:
             self.__exit__()
             err.print("stopping")
@@ -252,6 +251,10 @@ class Progress:
             self._live.update(view.starting(state))
         if self._live is None or state.phase is BoxPhase.READY:
             self._tell_changes(state)
+        if first_ready:
+            # After all else, for who reads the last line.
+            out.print(f"ready {state.address}", highlight=False)
+            out.file.flush()
         self._phase = state.phase
         self._seen = {process.name: process for process in state.processes}
 

@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox import agent
 from services.box import demo_model, envoy, postgres
 from services.box.contract import read_contract
 from services.box.errors import BoxError
 from services.box.home import Home
-from services.box.installation import ROOT
 from services.box.settings import Settings
 from services.box.state import running_state
 
-OPENCODE = ROOT / "sandbox" / "opencode" / "node_modules" / "opencode-ai" / "bin" / "opencode.exe"
 FREE_BYTES = 2 * 1024**3
 OLDEST_PYTHON = (3, 11)
 OLDEST_NODE = 20
@@ -31,10 +30,13 @@ class Check:
     fine: bool
     found: str
     remedy: str = ""
+    caution: str = ""
+    """What to know of it though it is fine."""
 
 
 def examine(home: Home, settings: Settings) -> Iterator[Check]:
     """Every check, one after the other."""
+    yield _user()
     yield _python()
     yield _program("setpriv", "install the package util-linux")
     yield _program("unshare", "install the package util-linux")
@@ -51,6 +53,13 @@ def examine(home: Home, settings: Settings) -> Iterator[Check]:
     yield _home(home)
     yield _disk(home)
     yield _port(home, settings)
+
+
+def _user() -> Check:
+    if os.geteuid() != 0:
+        return Check("user", True, f"uid {os.geteuid()}")
+    caution = "an agent's programs are root too outside their sandbox, without its powers; better run it as a user"
+    return Check("user", True, "root", caution=caution)
 
 
 def _python() -> Check:
@@ -71,17 +80,19 @@ def _node() -> Check:
 
 
 def _opencode() -> Check:
-    version = _said(str(OPENCODE), "--version") if OPENCODE.exists() else ""
-    return Check("opencode", bool(version), version or f"{OPENCODE} does not run", "run `make install`")
+    version = _said(str(agent.BINARY), "--version")
+    return Check("opencode", bool(version), version or f"{agent.BINARY} does not run", "run `make install`")
 
 
 def _user_namespaces() -> Check:
-    """Whether a sandbox can be made, by making one."""
-    argv = ("bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--ro-bind", "/", "/", "--", "true")
-    done = _run(argv)
-    fine = done is not None and done.returncode == 0
-    found = "a sandbox can be made" if fine else (done.stderr.strip() if done else "bwrap does not run")
-    return Check("isolation", fine, found, _namespace_remedy())
+    """Whether a sandbox can be made, and what PostgreSQL runs in, by making them."""
+    sandbox = ("bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--ro-bind", "/", "/", "--", "true")
+    for argv in (sandbox, (*postgres.own_namespace(), "true")):
+        done = _run(argv)
+        if done is None or done.returncode != 0:
+            said = done.stderr.strip() if done else f"{argv[0]} does not run"
+            return Check("isolation", False, said, _namespace_remedy())
+    return Check("isolation", True, "a sandbox can be made")
 
 
 def _namespace_remedy() -> str:

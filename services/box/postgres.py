@@ -230,10 +230,9 @@ def own_namespace() -> tuple[str, ...]:
 
     It gets a user namespace of its own where it is somebody else; its files stay ours on the disk.
     """
-    users = {user.pw_uid for user in pwd.getpwall()}
-    if os.geteuid() != 0 and os.geteuid() in users:
+    if os.geteuid() != 0 and _has_name(os.geteuid()):
         return ()
-    somebody = str(max(users - {0}, default=1000))
+    somebody = str(max((user.pw_uid for user in pwd.getpwall() if user.pw_uid != 0), default=1000))
     return ("unshare", "--user", f"--map-user={somebody}", f"--map-group={somebody}", "--")
 
 
@@ -249,6 +248,15 @@ def version_of(program: Path) -> str:
     """The version a PostgreSQL program says it has, such as `18.6`."""
     said = subprocess.run((str(program), "--version"), capture_output=True, text=True, check=True)
     return said.stdout.split()[2]
+
+
+def _has_name(uid: int) -> bool:
+    """Whether a user has a name. Asked for the one user: a directory of users need not list them all."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _is_postgres(pid: int) -> bool:

@@ -29,7 +29,7 @@ class ProcessSpec:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     probe: Probe
-    """Asks whether the process does its work; never raises."""
+    """Asks whether the process does its work; raises a BoxError when it never will."""
     after: tuple[str, ...] = ()
     """The processes that must be ready before this one is started."""
     optional: bool = False

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 
@@ -19,6 +20,8 @@ from services.box.state import BoxPhase, BoxState
 DEATHS_BEFORE_GIVING_UP = 3
 ROTATE_EVERY = 5.0
 OPEN_SECONDS = 20.0
+# What is optional is waited for too, but nobody waits for it long.
+OPTIONAL_SECONDS = 15.0
 
 
 class StartFailed(BoxError):
@@ -76,10 +79,7 @@ class Supervisor:
         """Wait until all that is needed is ready."""
         self._changed()
         while not all(child.ready.is_set() for child in self._children.values() if not child.spec.optional):
-            self._moved.clear()
-            moved = asyncio.create_task(self._moved.wait())
-            await asyncio.wait({moved, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            moved.cancel()
+            await self._until_moved(stopping)
             if stopping.done():
                 return
             self._give_up_on_the_hopeless()
@@ -89,7 +89,28 @@ class Supervisor:
             asking.cancel()
             return
         await asking
-        self._move(BoxPhase.READY)
+        await self._wait_for_the_optional(stopping)
+        if not stopping.done():
+            self._move(BoxPhase.READY)
+
+    async def _wait_for_the_optional(self, stopping: asyncio.Task[bool]) -> None:
+        """Wait until what is optional is ready or has failed, so that who is told `ready` finds it."""
+        optional = [child for child in self._children.values() if child.spec.optional]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPTIONAL_SECONDS):
+                while not all(child.ready.is_set() or child.deaths_before_ready for child in optional):
+                    await self._until_moved(stopping)
+                    if stopping.done():
+                        return
+
+    async def _until_moved(self, stopping: asyncio.Task[bool]) -> None:
+        """Wait until something changes, or until told to stop."""
+        self._moved.clear()
+        moved = asyncio.create_task(self._moved.wait())
+        try:
+            await asyncio.wait({moved, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            moved.cancel()
 
     async def _ask_until_open(self) -> None:
         for _ in range(int(OPEN_SECONDS / PROBE_EVERY)):
@@ -100,6 +121,8 @@ class Supervisor:
 
     def _give_up_on_the_hopeless(self) -> None:
         for child in self._children.values():
+            if child.refusal and not child.spec.optional:
+                raise StartFailed(f"{child.spec.name} cannot be used: {child.refusal}")
             if child.deaths_before_ready >= DEATHS_BEFORE_GIVING_UP and not child.spec.optional:
                 said = child.last_words()
                 log = self._home.logs / f"{child.spec.name}.log"

@@ -106,15 +106,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         parent = metadata.get("traceparent", "")
         with telemetry.span(method.lstrip("/"), parent=parent, kind=SpanKind.SERVER):
             refused: status_pb2.Status | None = None
+            cut = True
             try:
                 async with AsyncExitStack() as stack:
                     for layer in self._layers:
                         await stack.enter_async_context(layer(call))
                     yield
+                cut = False
             except Exception as error:  # noqa: BLE001 - whatever it is, none of it may reach the caller
                 refused = _status_of(error, method)
+                cut = False
             finally:
-                code = grpc.StatusCode.OK if refused is None else _CODE_BY_NUMBER[refused.code]
+                code = _CODE_BY_NUMBER[refused.code] if refused else grpc.StatusCode.OK
+                if cut:
+                    code = grpc.StatusCode.CANCELLED
                 telemetry.log().info(
                     "call ended", method=method, code=code.name, ms=round((time.perf_counter() - started) * 1000, 2)
                 )

@@ -85,7 +85,7 @@ class Database:
         try:
             async with self._pool.connection() as connection:
                 yield Transaction(connection, self._queries)
-        except (PoolTimeout, psycopg.OperationalError) as error:
+        except (PoolTimeout, psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout) as error:
             raise ServiceUnavailable(
                 "the database cannot be reached just now; try again in a moment", service="database"
             ) from error

@@ -95,7 +95,7 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
             states=mapping.states_from_proto(request.state),
             kind=request.kind,
             key=request.key,
-            before=UUID(str(cursor["before"])) if cursor else None,
+            before=cursor.id("before") if cursor else None,
             count=size + 1,
         )
         jobs = found[:size]

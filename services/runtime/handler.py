@@ -40,8 +40,10 @@ class RuntimeHandler(runtime_service_pb2_grpc.RuntimeServiceServicer):
 
     async def ListProviders(self, request: pb.ListProvidersRequest, context: Context) -> pb.ListProvidersResponse:
         tenant, size = UUID(request.tenant_id), page_size(request.page_size)
-        cursor = page_cursor(request.page_token, tenant=tenant) or {}
-        found = await operations.list_providers(self._box, self._store, tenant, str(cursor.get("after", "")), size)
+        cursor = page_cursor(request.page_token, tenant=tenant)
+        found = await operations.list_providers(
+            self._box, self._store, tenant, cursor.text("after") if cursor else "", size
+        )
         more = len(found) > size
         return pb.ListProvidersResponse(
             providers=[mapping.provider_to_proto(provider) for provider in found[:size]],

@@ -273,7 +273,7 @@ def parse_event(data: str | bytes) -> AgentEvent | None:
         envelope = json.loads(data)
         shape = _EVENTS.get(envelope["type"])
         return shape.model_validate(envelope.get("properties") or {}) if shape else None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         # ValidationError is a ValueError. The content may be personal, so only its kind is logged.
         telemetry.log().warning("opencode.event_unreadable", error=type(error).__name__)
         return None

@@ -83,7 +83,7 @@ class Bubblewrap:
     async def start(self, launch: Launch) -> "BubblewrapProcess":
         """Start a sandbox."""
         if not self.agent.is_file():
-            raise SandboxStartFailed("opencode is not installed. Install it: npm ci --prefix sandbox/opencode")
+            raise SandboxStartFailed("opencode is not installed. Install it: run make install")
         group = cgroup.create(launch.name, launch.limits)
         if group is None:
             telemetry.log().warning("sandbox has no limits: control groups cannot be written", name=launch.name)

@@ -104,9 +104,11 @@ class TurnDriver:
             terminal = await self._turn()
         except OpencodeError as error:
             telemetry.log().warning("agent refused", turn_id=str(self._run.turn.id), status=error.status)
+            await self._give_up()
             terminal = _NEVER_BEGAN if error.status else LOST
         except Exception:  # noqa: BLE001 - a turn always ends with an event, whatever broke
             telemetry.log().exception("turn broke", turn_id=str(self._run.turn.id))
+            await self._give_up()
             terminal = Failed("INTERNAL", "Something went wrong in the box. The logs of the sandbox service say what.")
         finally:
             self._prompted.set()
@@ -322,6 +324,14 @@ class TurnDriver:
         self._abort_calls += 1
         with contextlib.suppress(OpencodeError):
             await self._agent.abort(self._session_id)
+
+    async def _give_up(self) -> None:
+        """Stop an agent that may still work, or the next turn of the session would meet it at work."""
+        try:
+            async with asyncio.timeout(self._patience.abort):
+                await self._stop_agent()
+        except Exception:  # noqa: BLE001 - it is broken already, and has to end with an event
+            telemetry.log().exception("agent was not stopped", turn_id=str(self._run.turn.id))
 
     async def _catch_up(self) -> None:
         """Learn by REST what a cut stream did not tell. It is told as events, which the translator has seen or not."""

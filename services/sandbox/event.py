@@ -201,16 +201,24 @@ def merged(first: Event, second: Event) -> Event | None:
     return None
 
 
+def text_size(text: str) -> int:
+    """How many bytes a text takes on the wire."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
 def size_of(event: Event) -> int:
-    """About how many bytes an event holds in memory."""
-    match event:
-        case TextDelta() | ReasoningDelta() | ToolOutput() | UserSteered():
-            return 200 + len(event.text)
-        case ToolStarted():
-            return 500 + len(str(event.input))
-        case ToolFinished():
-            return 300 + len(event.output) + len(event.error or "")
-        case PermissionAsked():
-            return 500 + len(event.diff) + sum(map(len, event.patterns))
-        case _:
-            return 300
+    """About how many bytes an event takes, on the wire as in memory."""
+    return 200 + sum(map(_size, vars(event).values()))
+
+
+def _size(value: object) -> int:
+    match value:
+        case str():
+            return 16 + text_size(value)
+        case Mapping():
+            return 16 + sum(_size(name) + _size(item) for name, item in value.items())
+        case list() | tuple():
+            return 16 + sum(map(_size, value))
+        case TodoItem():
+            return 16 + sum(map(_size, vars(value).values()))
+    return 16

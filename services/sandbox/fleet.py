@@ -110,7 +110,10 @@ class Fleet:
         """Sweep from time to time."""
         while True:
             await asyncio.sleep(min(_SWEEP_SECONDS, self.place.idle_seconds))
-            await self.sweep()
+            try:
+                await self.sweep()
+            except Exception:  # noqa: BLE001 - the next round may go well, and without rounds nothing idle would end
+                telemetry.log().exception("sweep broke")
 
     async def sweep(self) -> None:
         """End what has been idle for long, and forget runs that were kept for long enough."""

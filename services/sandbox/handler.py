@@ -35,7 +35,7 @@ class SandboxHandler(sandbox_service_pb2_grpc.SandboxServiceServicer):
     async def ListSandboxes(self, request: pb.ListSandboxesRequest, context: Context) -> pb.ListSandboxesResponse:
         limit = page_size(request.page_size)
         cursor = page_cursor(request.page_token, list="sandboxes", tenant=request.tenant_id)
-        after = UUID(str(cursor["id"])) if cursor else None
+        after = cursor.id("id") if cursor else None
         found = await operations.list_sandboxes(self._store, UUID(request.tenant_id), after, limit + 1)
         page = found[:limit]
         token = page_token({"id": str(page[-1].id)}, list="sandboxes", tenant=request.tenant_id)

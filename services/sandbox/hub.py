@@ -60,6 +60,8 @@ class Hub:
                         self._hand_out(event)
             except (httpx.HTTPError, OpencodeError) as error:
                 telemetry.log().info("agent events were cut", error=type(error).__name__)
+            except Exception:  # noqa: BLE001 - whatever broke: without a reader no turn of the sandbox would ever end
+                telemetry.log().exception("agent events broke")
             self._connected.clear()
             await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
             failures += 1

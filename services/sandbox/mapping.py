@@ -13,6 +13,7 @@ from orginabox.errors.v1 import error_reason_pb2
 from orginabox.sandbox.v1 import sandbox_pb2, sandbox_service_pb2
 from orginabox.turn.v1 import turn_event_pb2 as turn_pb
 
+from services.kit import telemetry
 from services.sandbox import event as events
 from services.sandbox.event import Event, Reply
 from services.sandbox.run import Model, Numbered, Turn
@@ -74,14 +75,24 @@ def batch_to_proto(
 
 def event_to_proto(turn_id: str, numbered: Numbered) -> turn_pb.TurnEvent:
     """An event on the wire."""
-    field, make = EVENTS[type(numbered.event)]
-    told: dict[str, Any] = {field: make(numbered.event)}
     return turn_pb.TurnEvent(
         sequence=numbered.sequence,
         turn_id=turn_id,
         create_time=time_to_proto(numbered.create_time),
-        **told,
+        **_told(numbered),
     )
+
+
+def _told(numbered: Numbered) -> dict[str, Any]:
+    """What happened. One event that cannot be told must not keep the others from their readers."""
+    field, make = EVENTS[type(numbered.event)]
+    try:
+        return {field: make(numbered.event)}
+    except Exception:  # noqa: BLE001 - whatever it is: the event has its number, so something has to stand there
+        telemetry.log().exception("event cannot be told", kind=field, sequence=numbered.sequence)
+        return {
+            "text_delta": turn_pb.TextDelta(part_id=f"untold-{numbered.sequence}", text=f"(no {field}: unreadable)")
+        }
 
 
 def _started(event: events.Started) -> turn_pb.TurnStarted:

@@ -9,6 +9,7 @@ from itertools import islice
 from uuid import UUID
 
 from services.kit.errors import DomainError, Kind
+from services.sandbox.bounds import bounded
 from services.sandbox.event import (
     Aborted,
     Completed,
@@ -25,6 +26,8 @@ from services.sandbox.event import (
 # A merged event stays small enough to be shown and stored as one.
 _MERGED_LIMIT = 16 * 1024
 _BATCH_LIMIT = 256
+# A message of the mesh holds 4 MiB.
+_BATCH_BYTES = 2**20
 
 
 class RunLost(DomainError):
@@ -133,6 +136,7 @@ class Run:
         """Add an event. What comes after the terminal one is dropped."""
         if self.ended:
             return
+        event = bounded(event)
         time = time or datetime.now(UTC)
         if not self._merge(event):
             self._last += 1
@@ -205,7 +209,13 @@ class Run:
         if after < first - 1:
             raise RunLost("these events of the run are not kept any more; the turn's log has them")
         start = after - first + 1
-        batch = list(islice(self._events, start, start + _BATCH_LIMIT))
+        batch: list[Numbered] = []
+        size = 0
+        for numbered in islice(self._events, start, start + _BATCH_LIMIT):
+            size += size_of(numbered.event)
+            if batch and size > _BATCH_BYTES:
+                break
+            batch.append(numbered)
         if batch:
             self._handed_out = max(self._handed_out, batch[-1].sequence)
         return batch

@@ -20,6 +20,8 @@ _CUT = "\n… (cut)"
 _EDITING_TOOLS = frozenset({"edit", "write", "apply_patch", "patch"})
 _OVERLAP = 256
 _NOT_PERMITTED_IN_TIME = "Nobody answered in time whether this may be done, so it was not done."
+_INT32, _INT64 = 2**31 - 1, 2**63 - 1
+_YEAR = 366 * 86400.0
 _NO_OUTPUT = "(no output)"
 
 
@@ -205,7 +207,7 @@ class Translator:
         if status.type == "retry":
             self.retrying = True
             yield from self._void()
-            yield events.Retrying(status.attempt, retry_message(status.message), _time(status.next))
+            yield events.Retrying(_whole(status.attempt, _INT32), retry_message(status.message), _time(status.next))
 
     def _void(self) -> Iterator[Event]:
         """Take back what the failed model call had said: opencode keeps it, but the next try says it anew."""
@@ -243,7 +245,7 @@ class Translator:
         text.ended = part.time.end is not None
         if len(part.text) > text.told:
             self.retrying = False
-            yield delta(part.id, part.text[text.told :])
+            yield from _pieces(delta, part.id, part.text[text.told :])
             text.told = len(part.text)
 
     def _grown(self, said: said_by.PartGrew) -> Iterator[Event]:
@@ -251,7 +253,7 @@ class Translator:
         if said.field == "text" and said.delta and text and not text.gap and not text.ended:
             self.retrying = False
             text.told += len(said.delta)
-            yield text.delta(said.part_id, said.delta)
+            yield from _pieces(text.delta, said.part_id, said.delta)
 
     def _tool(self, part: said_by.Part, state: said_by.ToolState) -> Iterator[Event]:
         tool = self._tools.setdefault(part.id, _Tool())
@@ -384,19 +386,19 @@ def _finished(part: said_by.Part, state: said_by.ToolState) -> events.ToolFinish
         title=_short(state.title, 200) if state.title else _title(part, state.input),
         output="" if failed else _short(state.output),
         error=_short(state.error or "The tool failed.") if failed else None,
-        seconds=max(0.0, ((state.time.end or 0) - state.time.start) / 1000) if state.time.end else 0.0,
+        seconds=min(max(0.0, ((state.time.end or 0) - state.time.start) / 1000), _YEAR) if state.time.end else 0.0,
     )
 
 
 def _usage(part: said_by.Part) -> events.Usage:
     tokens = part.tokens
     return events.Usage(
-        input_tokens=int(tokens.input),
-        output_tokens=int(tokens.output),
-        reasoning_tokens=int(tokens.reasoning),
-        cache_read_tokens=int(tokens.cache.read),
-        cache_write_tokens=int(tokens.cache.write),
-        cost_micro_usd=round(part.cost * 1_000_000),
+        input_tokens=_whole(tokens.input),
+        output_tokens=_whole(tokens.output),
+        reasoning_tokens=_whole(tokens.reasoning),
+        cache_read_tokens=_whole(tokens.cache.read),
+        cache_write_tokens=_whole(tokens.cache.write),
+        cost_micro_usd=_whole(part.cost * 1_000_000),
     )
 
 
@@ -431,6 +433,19 @@ def _short(text: str, limit: int = _TEXT_LIMIT) -> str:
 def _shortened(value: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments small enough to be an event: a whole file may be one of them."""
     return {name: _short(item, _TEXT_LIMIT // 4) if isinstance(item, str) else item for name, item in value.items()}
+
+
+def _pieces(
+    delta: type[events.TextDelta | events.ReasoningDelta], part_id: str, text: str
+) -> Iterator[events.TextDelta | events.ReasoningDelta]:
+    """A text as events that are small enough. None of an answer is left out."""
+    for start in range(0, len(text), _TEXT_LIMIT // 4):
+        yield delta(part_id, text[start : start + _TEXT_LIMIT // 4])
+
+
+def _whole(number: float, most: int = _INT64) -> int:
+    """A count as the contract can say it. Nonsense counts nothing."""
+    return round(min(number, most)) if number > 0 else 0
 
 
 def _time(milliseconds: float) -> datetime:

@@ -123,8 +123,16 @@ class TurnRun:
                 sandbox_id = await self._claim(opened)
             return await pipe.carry(self._join(lease, opened, sandbox_id, kept.last), opened.abort_requested)
         except RunRefused as refused:
+            await self._stop(lease)
             failed = _failed(lease.turn_id, kept.last + 1, refused)
             return await pipe.carry(_once([failed]), abort_requested=False)
+
+    async def _stop(self, lease: Lease) -> None:
+        """Stop the run, if there is one: what happens in it after the end would be on no record."""
+        try:
+            await self._sandboxes.AbortTurn(sandbox_service_pb2.AbortTurnRequest(turn_id=lease.turn_id))
+        except grpc.aio.AioRpcError as error:
+            telemetry.log().info("no run to stop", turn_id=lease.turn_id, reason=reason_of(error))
 
     async def _claim(self, opened: Opened) -> str:
         request = sandbox_service_pb2.ClaimSandboxRequest(tenant_id=opened.tenant_id, user_id=opened.user_id)

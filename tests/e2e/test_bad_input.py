@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from services.kit.pages import page_token
 from tests.e2e.conftest import use_scripted_model
 from tests.e2e.mesh import Box, until
 from tests.model_server.script import scenario
@@ -28,6 +29,16 @@ CASES: list[tuple[str, str, str, Any, int, str]] = [
     ("a negative page", "GET", "/v1/sessions?page_size=-1", None, 400, "INVALID_ARGUMENT"),
     ("a page token that is none", "GET", "/v1/sessions?page_token=x", None, 400, "PAGE_TOKEN_INVALID"),
     ("an empty prompt", "POST", f"/v1/sessions/{NOBODY}/prompt", {"text": ""}, 400, "INVALID_ARGUMENT"),
+    ("a prompt with a NUL", "POST", f"/v1/sessions/{NOBODY}/prompt", {"text": "a\0b"}, 400, "INVALID_ARGUMENT"),
+    ("a title with a NUL", "POST", "/v1/sessions", {"title": "a\0b"}, 400, "INVALID_ARGUMENT"),
+    (
+        "a made-up page token",
+        "GET",
+        f"/v1/sessions?page_token={page_token({'time': 'x', 'id': 7}, list='sessions')}",
+        None,
+        400,
+        "PAGE_TOKEN_INVALID",
+    ),
     ("a prompt too long", "POST", f"/v1/sessions/{NOBODY}/prompt", {"text": "x" * 100_001}, 400, "INVALID_ARGUMENT"),
     ("a body too large", "POST", f"/v1/sessions/{NOBODY}/prompt", {"text": "x" * 5_000_000}, 413, "REQUEST_TOO_LARGE"),
     ("a prompt to nobody", "POST", f"/v1/sessions/{NOBODY}/prompt", {"text": "hi"}, 404, "SESSION_NOT_FOUND"),

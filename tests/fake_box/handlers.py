@@ -191,6 +191,8 @@ class Turns(turn_service_pb2_grpc.TurnServiceServicer):
         turn = self._box.turn(request.turn_id)
         turn.streams.append(request.from_sequence)
         seen = request.from_sequence
+        if not turn.open:
+            seen = min(seen, turn.log[-1].sequence - 1)  # whoever has it all gets the end again
         while True:
             if turn.cut_after and seen - request.from_sequence >= turn.cut_after:
                 if turn.text.startswith("cut"):

@@ -40,6 +40,13 @@ class Away(DomainError):
     reason = "SERVICE_UNAVAILABLE"
 
 
+class Refused(DomainError):
+    """A record that cannot be taken."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "INVALID_ARGUMENT"
+
+
 @dataclass
 class Peers(
     queue_service_pb2_grpc.QueueServiceServicer,
@@ -52,6 +59,7 @@ class Peers(
     jobs: list[queue_service_pb2.EnqueueJobRequest] = field(default_factory=list)
     job_state: job_pb2.JobState.ValueType = job_pb2.JOB_STATE_READY
     records: list[audit_service_pb2.AppendRecordsRequest] = field(default_factory=list)
+    refuses_target: str = ""
     claimed: list[str] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     replies: list[sandbox_service_pb2.ReplyPermissionRequest] = field(default_factory=list)
@@ -74,6 +82,8 @@ class Peers(
     async def AppendRecords(
         self, request: audit_service_pb2.AppendRecordsRequest, context: object
     ) -> audit_service_pb2.AppendRecordsResponse:
+        if self.refuses_target and any(record.target.startswith(self.refuses_target) for record in request.records):
+            raise Refused("not this one")
         self.records.append(request)
         return audit_service_pb2.AppendRecordsResponse(appended=len(request.records))
 

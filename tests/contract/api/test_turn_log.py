@@ -219,3 +219,10 @@ async def test_somebody_elses_turn_is_not_found(api: Rig) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await read(api, "00000000-0000-7000-8000-00000000dead")
     assert (caught.value.code(), reason_of(caught.value)) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
+
+
+async def test_one_refused_record_holds_up_no_other(api: Rig) -> None:
+    api.peers.refuses_target = "session:"
+    await make_turn(api)
+    await api.until(lambda: "agent.prompt" in api.peers.actions())
+    assert "agent.session_create" not in api.peers.actions()

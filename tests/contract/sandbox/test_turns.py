@@ -140,6 +140,27 @@ async def test_an_abort_keeps_what_was_said(rig: Rig, sandbox_id: str) -> None:
     assert again[-1].HasField("completed")
 
 
+@pytest.mark.parametrize("error", [ValueError("unheard of"), OpencodeError("refused", 500)])
+async def test_a_turn_that_breaks_stops_its_agent(
+    rig: Rig, sandbox_id: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = rig.turn(sandbox_id, scenario("bash", command="for i in $(seq 40); do echo $i; sleep 0.5; done"))
+
+    async def hear(_: object) -> None:
+        raise error
+
+    def break_turn(event: Event) -> None:
+        if event.HasField("tool_output"):
+            monkeypatch.setattr(rig.live(sandbox_id).active[UUID(request.turn_id)].driver, "_hear", hear)
+
+    events = await rig.run(request, break_turn)
+    assert events[-1].HasField("failed")
+    assert not await rig.live(sandbox_id).agent.busy_sessions()
+    after = await rig.run(rig.turn(sandbox_id, "say fine", session_id=request.session_id))
+    assert text_of(after) == "fine"
+    assert after[-1].HasField("completed")
+
+
 async def test_readers_get_the_same_events_from_anywhere(rig: Rig, sandbox_id: str) -> None:
     request = rig.turn(sandbox_id, scenario("slow", deltas=40, interval=0.02))
     first: list[Event] = []

@@ -235,6 +235,16 @@ async def test_follows_from_where_it_is_told(client: Client) -> None:
     assert [event.sequence async for event in client.follow(turn_id, from_sequence=4)] == whole[4:]
 
 
+@pytest.mark.parametrize("beyond", [0, 2])
+async def test_whoever_has_it_all_is_told_of_the_end(client: Client, beyond: int) -> None:
+    """A log that lost its last words in a crash ends before what a reader has seen, who must not wait for ever."""
+    turn_id = await say(client, "hello there")
+    whole = [event async for event in client.follow(turn_id)]
+    cursor = whole[-1].sequence + beyond
+    async with asyncio.timeout(10):
+        assert [event async for event in client.follow(turn_id, from_sequence=cursor)] == whole[-1:]
+
+
 async def test_checkpoints_are_left_out(client: Client, box: FakeBox) -> None:
     turn_id = await say(client, "wait")
 

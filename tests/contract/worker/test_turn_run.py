@@ -42,6 +42,7 @@ class Sandbox(Peers):
         self.grown = asyncio.Event()
         self.joined: list[int] = []
         self.refuses: DomainError | None = None
+        self.breaks: DomainError | None = None
         self.loses_run = False
         self.ran_before = False
         self.cut_after = 0
@@ -78,6 +79,8 @@ class Sandbox(Peers):
             for event in self.events[place:]:
                 yield sandbox_service_pb2.RunTurnResponse(events=[event], waits_for_user=self.asks)
                 place += 1
+                if self.breaks:
+                    raise self.breaks
                 if event.WhichOneof("event") in {"completed", "aborted"}:
                     return
                 if place == self.cut_after:
@@ -88,6 +91,7 @@ class Sandbox(Peers):
     async def AbortTurn(
         self, request: sandbox_service_pb2.AbortTurnRequest, context: object
     ) -> sandbox_service_pb2.AbortTurnResponse:
+        self.aborted.append(request.turn_id)
         self.happen(aborted=turn_event_pb2.TurnAborted())
         return sandbox_service_pb2.AbortTurnResponse()
 
@@ -275,6 +279,15 @@ async def test_a_lost_run_ends_honestly(mesh: Mesh) -> None:
     events = await mesh.read(turn_id)
     assert texts(events) == ["the last word", "failed"]
     assert events[-1].failed.reason == error_reason_pb2.ERROR_REASON_RUN_LOST
+
+
+async def test_a_turn_that_is_given_up_is_stopped_in_its_sandbox(mesh: Mesh) -> None:
+    turn_id = await mesh.prompt()
+    mesh.sandbox.say("one")
+    mesh.sandbox.breaks = NoIsolation("it broke in the middle")
+    await asyncio.wait_for(mesh.worker.run(Lease(turn_id, 1, "t")), 20)
+    assert texts(await mesh.read(turn_id)) == ["one", "failed"]
+    assert mesh.sandbox.aborted == [turn_id]
 
 
 async def test_a_refused_sandbox_is_the_turns_ending(mesh: Mesh) -> None:

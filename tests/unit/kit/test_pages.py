@@ -1,5 +1,8 @@
 """Page sizes and page tokens."""
 
+from datetime import UTC, datetime
+from uuid import uuid4
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,9 +14,29 @@ CURSORS = st.dictionaries(st.text(min_size=1, max_size=8), st.one_of(st.integers
 
 
 @given(CURSORS, st.text(max_size=20))
-def test_a_token_gives_its_cursor_back(cursor: dict[str, str | int], action: str) -> None:
-    token = page_token(cursor, list="records", action=action)
-    assert page_cursor(token, list="records", action=action) == cursor
+def test_a_token_gives_its_cursor_back(values: dict[str, str | int], action: str) -> None:
+    token = page_token(values, list="records", action=action)
+    cursor = page_cursor(token, list="records", action=action)
+    assert cursor
+    assert {name: cursor.text(name) for name in values} == {name: str(value) for name, value in values.items()}
+
+
+def test_values_are_what_they_were() -> None:
+    now, ident = datetime.now(UTC), uuid4()
+    cursor = page_cursor(page_token({"time": now.isoformat(), "id": str(ident), "place": 7}))
+    assert cursor
+    assert (cursor.time("time"), cursor.id("id"), cursor.number("place")) == (now, ident, 7)
+
+
+@pytest.mark.parametrize("value", ["x", -1, 2**70, "2026-01-01T00:00:00"])
+def test_a_made_up_cursor_is_refused(value: str | int) -> None:
+    cursor = page_cursor(page_token({"value": value}))
+    assert cursor
+    for read in (cursor.number, cursor.id, cursor.time):
+        with pytest.raises(PageTokenInvalid):
+            read("value")
+        with pytest.raises(PageTokenInvalid):
+            read("nothing")
 
 
 def test_a_token_fits_its_own_list_and_filter_only() -> None:

@@ -8,6 +8,7 @@ import pytest
 from services.sandbox import bubblewrap, cgroup
 from services.sandbox.driver import Launch, Limits
 from services.sandbox.fleet import environment
+from services.sandbox.sandbox import SandboxStartFailed
 
 
 @pytest.fixture
@@ -128,3 +129,8 @@ def test_version_two_needs_controllers_given_to_children(tmp_path: Path, monkeyp
 
 def test_where_no_group_can_be_made_there_is_none(tmp_path: Path) -> None:
     assert cgroup.create("x", Limits(), tmp_path) is None
+
+
+async def test_a_missing_agent_is_told_with_what_to_do(launch: Launch, tmp_path: Path) -> None:
+    with pytest.raises(SandboxStartFailed, match="make install"):
+        await bubblewrap.Bubblewrap(tmp_path / "opencode").start(launch)

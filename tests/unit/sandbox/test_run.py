@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.kit.ids import new_id
-from services.sandbox.event import Completed, Event, Failed, Started, TextDelta, ToolOutput, Usage, merged
+from services.sandbox import mapping
+from services.sandbox.event import Completed, Event, Failed, Started, TextDelta, ToolOutput, ToolStarted, Usage, merged
 from services.sandbox.run import Numbered, Run, RunLost, SessionBusy, Turn
 
 USAGE = Usage(1, 2, 3, 4, 5, 6)
@@ -37,6 +38,27 @@ async def test_a_slow_reader_gets_few_large_events() -> None:
         (3, TextDelta("next", "four")),
         (4, Completed()),
     ]
+
+
+async def test_an_event_is_made_fit_for_its_readers() -> None:
+    run = new_run()
+    run.append(TextDelta("part", "a\ud83db"))
+    run.append(Completed())
+    assert (await read(run))[0].event == TextDelta("part", "a\N{REPLACEMENT CHARACTER}b")
+
+
+@pytest.mark.parametrize("word", ["x", "\N{GRINNING FACE}"])
+async def test_a_batch_fits_into_a_message(word: str) -> None:
+    run = new_run()
+    for number in range(256):
+        run.append(ToolOutput(str(number), word * 30_000))
+        run.append(ToolStarted(str(number), "bash", "", {"files": [{"content": word * 3_000}] * 10}))
+    run.append(ToolOutput("large", word * 3_000_000))
+    run.append(Completed())
+    batches = [batch async for batch in run.read()]
+    assert [numbered.sequence for batch in batches for numbered in batch] == list(range(1, 515))
+    assert len(batches[0]) > 5
+    assert max(mapping.batch_to_proto(run.turn.id, batch).ByteSize() for batch in batches) <= 2**20
 
 
 async def test_a_fast_reader_gets_every_piece_at_once() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.sandbox import agent_events as said_by
+from services.sandbox import mapping
+from services.sandbox.bounds import bounded
 from services.sandbox.event import (
     Event,
     Failed,
@@ -28,6 +31,7 @@ from services.sandbox.event import (
     ToolStarted,
     Usage,
 )
+from services.sandbox.run import Numbered
 from services.sandbox.translate import Translator, failure, new_output, retry_message
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -242,6 +246,40 @@ def test_a_sub_agent_counts_and_asks() -> None:
     assert not list(translator.feed(said_by.PartChanged.model_validate({"part": spoken})))
 
 
+@pytest.mark.parametrize("count", [float("inf"), float("nan"), -1.0, 1e300])
+def test_nonsense_is_counted_as_far_as_it_goes(count: float) -> None:
+    translator = translator_of("say")
+    session, message = translator._session_id, "msg_of_ours"
+    part = {"id": "prt_1", "sessionID": session, "messageID": message, "type": "step-finish", "cost": count}
+    tokens = {"input": count, "output": count, "reasoning": count, "cache": {"read": count, "write": count}}
+    state = {"status": "completed", "time": {"start": 0, "end": count}}
+    made: list[said_by.AgentEvent] = [
+        said_by.PartChanged.model_validate({"part": {**part, "tokens": tokens}}),
+        said_by.PartChanged.model_validate({"part": {**part, "id": "prt_2", "type": "tool", "state": state}}),
+        said_by.StatusChanged.model_validate(
+            {"sessionID": session, "status": {"type": "retry", "attempt": 2**40, "next": count}}
+        ),
+    ]
+    translator._messages.add(message)
+    events = [event for one in made for event in translator.feed(one)]
+    assert [type(event) for event in events] == [Usage, ToolStarted, ToolFinished, Retrying]
+    for event in events:
+        told = mapping.event_to_proto("t", Numbered(1, datetime.now(UTC), event))
+        assert told.WhichOneof("event") == mapping.EVENTS[type(event)][0]
+
+
+def test_a_very_long_answer_is_told_whole_and_in_pieces() -> None:
+    translator = translator_of("say")
+    translator._messages.add("msg_of_ours")
+    part = {"id": "prt_1", "sessionID": translator._session_id, "messageID": "msg_of_ours", "type": "text"}
+    long = "\N{GRINNING FACE}" * 200_000
+    events = list(translator.feed(said_by.PartChanged.model_validate({"part": {**part, "text": long}})))
+    grown = {key: part[key] for key in ("sessionID", "messageID")} | {"partID": "prt_1", "field": "text", "delta": long}
+    events += translator.feed(said_by.PartGrew.model_validate(grown))
+    assert text(events) == long * 2
+    assert [bounded(event) for event in events] == events
+
+
 def test_a_compaction_is_no_answer_and_what_follows_is() -> None:
     translator = translator_of("say")
     session, prompt = translator._session_id, translator._message_id
@@ -286,6 +324,8 @@ def test_new_output_follows_a_sliding_end() -> None:
         b'{"type": "session.idle", "properties": 3}',
         b'{"type": "message.part.updated", "properties": {"part": {"id": []}}}',
         b"\xff",
+        b'{"type": "session.idle", "properties": ' + b"[" * 100_000,
+        b'{"type": "session.idle", "properties": ' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
     ],
 )
 def test_nonsense_is_left_out(data: bytes) -> None:

@@ -31,7 +31,7 @@ from orginabox.options.v1 import options_pb2 as orginabox_dot_options_dot_v1_dot
 from orginabox.runtime.v1 import model_pb2 as orginabox_dot_runtime_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&orginabox/api/v1/session_service.proto\x12\x10orginabox.api.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1eorginabox/api/v1/session.proto\x1a\x1borginabox/api/v1/turn.proto\x1a\"orginabox/options/v1/options.proto\x1a orginabox/runtime/v1/model.proto\"\x95\x01\n\x14\x43reateSessionRequest\x12\x1e\n\x05title\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x05title\x12\x31\n\x05model\x18\x02 \x01(\x0b\x32\x1b.orginabox.runtime.v1.ModelR\x05model\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"k\n\x15\x43reateSessionResponse\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x33\n\x07session\x18\x02 \x01(\x0b\x32\x19.orginabox.api.v1.SessionR\x07session\"d\n\x13ListSessionsRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"u\n\x14ListSessionsResponse\x12\x35\n\x08sessions\x18\x01 \x03(\x0b\x32\x19.orginabox.api.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"@\n\x11GetSessionRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\"I\n\x12GetSessionResponse\x12\x33\n\x07session\x18\x01 \x01(\x0b\x32\x19.orginabox.api.v1.SessionR\x07session\"\xac\x01\n\x14UpdateSessionRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12\x1e\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x05title\x12G\n\x0b\x62usy_policy\x18\x03 \x01(\x0e\x32\x1c.orginabox.api.v1.BusyPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nbusyPolicy\"L\n\x15UpdateSessionResponse\x12\x33\n\x07session\x18\x01 \x01(\x0b\x32\x19.orginabox.api.v1.SessionR\x07session\"C\n\x14\x44\x65leteSessionRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\"\x17\n\x15\x44\x65leteSessionResponse\"\x91\x01\n\x13ListMessagesRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"u\n\x14ListMessagesResponse\x12\x35\n\x08messages\x18\x01 \x03(\x0b\x32\x19.orginabox.api.v1.MessageR\x08messages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8e\x01\n\x10ListInboxRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"i\n\x11ListInboxResponse\x12,\n\x05turns\x18\x01 \x03(\x0b\x32\x16.orginabox.api.v1.TurnR\x05turns\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8d\x02\n\rPromptRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12\'\n\x04text\x18\x02 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\xa0\x8d\x06\x90\xb5\x18\x01R\x04text\x12\x31\n\x05model\x18\x03 \x01(\x0b\x32\x1b.orginabox.runtime.v1.ModelR\x05model\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\x12G\n\x0b\x62usy_policy\x18\x05 \x01(\x0e\x32\x1c.orginabox.api.v1.BusyPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nbusyPolicy\"q\n\x0ePromptResponse\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x1a\n\x08position\x18\x02 \x01(\x05R\x08position\x12*\n\x04turn\x18\x03 \x01(\x0b\x32\x16.orginabox.api.v1.TurnR\x04turn2\x99\n\n\x0eSessionService\x12\xa5\x01\n\rCreateSession\x12&.orginabox.api.v1.CreateSessionRequest\x1a\'.orginabox.api.v1.CreateSessionResponse\"C\x8a\xb5\x18(\x08\x02\x12\x0esessions.write\x1a\x14\x61gent.session_create\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/sessions:\x01*\x12\x8b\x01\n\x0cListSessions\x12%.orginabox.api.v1.ListSessionsRequest\x1a&.orginabox.api.v1.ListSessionsResponse\",\x90\x02\x01\x8a\xb5\x18\x11\x08\x02\x12\rsessions.read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/sessions\x12\x92\x01\n\nGetSession\x12#.orginabox.api.v1.GetSessionRequest\x1a$.orginabox.api.v1.GetSessionResponse\"9\x90\x02\x01\x8a\xb5\x18\x11\x08\x02\x12\rsessions.read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/sessions/{session_id}\x12\xb2\x01\n\rUpdateSession\x12&.orginabox.api.v1.UpdateSessionRequest\x1a\'.orginabox.api.v1.UpdateSessionResponse\"P\x8a\xb5\x18(\x08\x02\x12\x0esessions.write\x1a\x14\x61gent.session_update\x82\xd3\xe4\x93\x02\x1e\x32\x19/v1/sessions/{session_id}:\x01*\x12\xaf\x01\n\rDeleteSession\x12&.orginabox.api.v1.DeleteSessionRequest\x1a\'.orginabox.api.v1.DeleteSessionResponse\"M\x8a\xb5\x18(\x08\x02\x12\x0esessions.write\x1a\x14\x61gent.session_delete\x82\xd3\xe4\x93\x02\x1b*\x19/v1/sessions/{session_id}\x12\xa1\x01\n\x0cListMessages\x12%.orginabox.api.v1.ListMessagesRequest\x1a&.orginabox.api.v1.ListMessagesResponse\"B\x90\x02\x01\x8a\xb5\x18\x11\x08\x02\x12\rsessions.read\x82\xd3\xe4\x93\x02$\x12\"/v1/sessions/{session_id}/messages\x12\x95\x01\n\tListInbox\x12\".orginabox.api.v1.ListInboxRequest\x1a#.orginabox.api.v1.ListInboxResponse\"?\x90\x02\x01\x8a\xb5\x18\x11\x08\x02\x12\rsessions.read\x82\xd3\xe4\x93\x02!\x12\x1f/v1/sessions/{session_id}/inbox\x12\x98\x01\n\x06Prompt\x12\x1f.orginabox.api.v1.PromptRequest\x1a .orginabox.api.v1.PromptResponse\"K\x8a\xb5\x18\x1c\x08\x02\x12\nagents.run\x1a\x0c\x61gent.prompt\x82\xd3\xe4\x93\x02%\" /v1/sessions/{session_id}/prompt:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&orginabox/api/v1/session_service.proto\x12\x10orginabox.api.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1eorginabox/api/v1/session.proto\x1a\x1borginabox/api/v1/turn.proto\x1a\"orginabox/options/v1/options.proto\x1a orginabox/runtime/v1/model.proto\"\x99\x01\n\x14\x43reateSessionRequest\x12\"\n\x05title\x18\x01 \x01(\tB\x0c\xbaH\tr\x07\x18\xc8\x01\xba\x01\x01\x00R\x05title\x12\x31\n\x05model\x18\x02 \x01(\x0b\x32\x1b.orginabox.runtime.v1.ModelR\x05model\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"k\n\x15\x43reateSessionResponse\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x33\n\x07session\x18\x02 \x01(\x0b\x32\x19.orginabox.api.v1.SessionR\x07session\"d\n\x13ListSessionsRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"u\n\x14ListSessionsResponse\x12\x35\n\x08sessions\x18\x01 \x03(\x0b\x32\x19.orginabox.api.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"@\n\x11GetSessionRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\"I\n\x12GetSessionResponse\x12\x33\n\x07session\x18\x01 \x01(\x0b\x32\x19.orginabox.api.v1.SessionR\x07session\"\xb0\x01\n\x14UpdateSessionRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12\"\n\x05title\x18\x02 \x01(\tB\x0c\xbaH\tr\x07\x18\xc8\x01\xba\x01\x01\x00R\x05title\x12G\n\x0b\x62usy_policy\x18\x03 \x01(\x0e\x32\x1c.orginabox.api.v1.BusyPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nbusyPolicy\"L\n\x15UpdateSessionResponse\x12\x33\n\x07session\x18\x01 \x01(\x0b\x32\x19.orginabox.api.v1.SessionR\x07session\"C\n\x14\x44\x65leteSessionRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\"\x17\n\x15\x44\x65leteSessionResponse\"\x91\x01\n\x13ListMessagesRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"u\n\x14ListMessagesResponse\x12\x35\n\x08messages\x18\x01 \x03(\x0b\x32\x19.orginabox.api.v1.MessageR\x08messages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8e\x01\n\x10ListInboxRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"i\n\x11ListInboxResponse\x12,\n\x05turns\x18\x01 \x03(\x0b\x32\x16.orginabox.api.v1.TurnR\x05turns\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x91\x02\n\rPromptRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12+\n\x04text\x18\x02 \x01(\tB\x17\xe2\x41\x01\x02\xbaH\x0cr\n\x10\x01\x18\xa0\x8d\x06\xba\x01\x01\x00\x90\xb5\x18\x01R\x04text\x12\x31\n\x05model\x18\x03 \x01(\x0b\x32\x1b.orginabox.runtime.v1.ModelR\x05model\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\x12G\n\x0b\x62usy_policy\x18\x05 \x01(\x0e\x32\x1c.orginabox.api.v1.BusyPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nbusyPolicy\"q\n\x0ePromptResponse\x12\x17\n\x07turn_id\x18\x01 \x01(\tR\x06turnId\x12\x1a\n\x08position\x18\x02 \x01(\x05R\x08position\x12*\n\x04turn\x18\x03 \x01(\x0b\x32\x16.orginabox.api.v1.TurnR\x04turn2\x99\n\n\x0eSessionService\x12\xa5\x01\n\rCreateSession\x12&.orginabox.api.v1.CreateSessionRequest\x1a\'.orginabox.api.v1.CreateSessionResponse\"C\x8a\xb5\x18(\x08\x02\x12\x0esessions.write\x1a\x14\x61gent.session_create\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/sessions:\x01*\x12\x8b\x01\n\x0cListSessions\x12%.orginabox.api.v1.ListSessionsRequest\x1a&.orginabox.api.v1.ListSessionsResponse\",\x90\x02\x01\x8a\xb5\x18\x11\x08\x02\x12\rsessions.read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/sessions\x12\x92\x01\n\nGetSession\x12#.orginabox.api.v1.GetSessionRequest\x1a$.orginabox.api.v1.GetSessionResponse\"9\x90\x02\x01\x8a\xb5\x18\x11\x08\x02\x12\rsessions.read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/sessions/{session_id}\x12\xb2\x01\n\rUpdateSession\x12&.orginabox.api.v1.UpdateSessionRequest\x1a\'.orginabox.api.v1.UpdateSessionResponse\"P\x8a\xb5\x18(\x08\x02\x12\x0esessions.write\x1a\x14\x61gent.session_update\x82\xd3\xe4\x93\x02\x1e\x32\x19/v1/sessions/{session_id}:\x01*\x12\xaf\x01\n\rDeleteSession\x12&.orginabox.api.v1.DeleteSessionRequest\x1a\'.orginabox.api.v1.DeleteSessionResponse\"M\x8a\xb5\x18(\x08\x02\x12\x0esessions.write\x1a\x14\x61gent.session_delete\x82\xd3\xe4\x93\x02\x1b*\x19/v1/sessions/{session_id}\x12\xa1\x01\n\x0cListMessages\x12%.orginabox.api.v1.ListMessagesRequest\x1a&.orginabox.api.v1.ListMessagesResponse\"B\x90\x02\x01\x8a\xb5\x18\x11\x08\x02\x12\rsessions.read\x82\xd3\xe4\x93\x02$\x12\"/v1/sessions/{session_id}/messages\x12\x95\x01\n\tListInbox\x12\".orginabox.api.v1.ListInboxRequest\x1a#.orginabox.api.v1.ListInboxResponse\"?\x90\x02\x01\x8a\xb5\x18\x11\x08\x02\x12\rsessions.read\x82\xd3\xe4\x93\x02!\x12\x1f/v1/sessions/{session_id}/inbox\x12\x98\x01\n\x06Prompt\x12\x1f.orginabox.api.v1.PromptRequest\x1a .orginabox.api.v1.PromptResponse\"K\x8a\xb5\x18\x1c\x08\x02\x12\nagents.run\x1a\x0c\x61gent.prompt\x82\xd3\xe4\x93\x02%\" /v1/sessions/{session_id}/prompt:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orginabox.api.v1.session_se
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATESESSIONREQUEST'].fields_by_name['title']._loaded_options = None
-  _globals['_CREATESESSIONREQUEST'].fields_by_name['title']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_CREATESESSIONREQUEST'].fields_by_name['title']._serialized_options = b'\272H\tr\007\030\310\001\272\001\001\000'
   _globals['_CREATESESSIONREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATESESSIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -51,7 +51,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATESESSIONREQUEST'].fields_by_name['session_id']._loaded_options = None
   _globals['_UPDATESESSIONREQUEST'].fields_by_name['session_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_UPDATESESSIONREQUEST'].fields_by_name['title']._loaded_options = None
-  _globals['_UPDATESESSIONREQUEST'].fields_by_name['title']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_UPDATESESSIONREQUEST'].fields_by_name['title']._serialized_options = b'\272H\tr\007\030\310\001\272\001\001\000'
   _globals['_UPDATESESSIONREQUEST'].fields_by_name['busy_policy']._loaded_options = None
   _globals['_UPDATESESSIONREQUEST'].fields_by_name['busy_policy']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_DELETESESSIONREQUEST'].fields_by_name['session_id']._loaded_options = None
@@ -71,7 +71,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROMPTREQUEST'].fields_by_name['session_id']._loaded_options = None
   _globals['_PROMPTREQUEST'].fields_by_name['session_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_PROMPTREQUEST'].fields_by_name['text']._loaded_options = None
-  _globals['_PROMPTREQUEST'].fields_by_name['text']._serialized_options = b'\342A\001\002\272H\010r\006\020\001\030\240\215\006\220\265\030\001'
+  _globals['_PROMPTREQUEST'].fields_by_name['text']._serialized_options = b'\342A\001\002\272H\014r\n\020\001\030\240\215\006\272\001\001\000\220\265\030\001'
   _globals['_PROMPTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_PROMPTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_PROMPTREQUEST'].fields_by_name['busy_policy']._loaded_options = None
@@ -93,37 +93,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['Prompt']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['Prompt']._serialized_options = b'\212\265\030\034\010\002\022\nagents.run\032\014agent.prompt\202\323\344\223\002%\" /v1/sessions/{session_id}/prompt:\001*'
   _globals['_CREATESESSIONREQUEST']._serialized_start=284
-  _globals['_CREATESESSIONREQUEST']._serialized_end=433
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=435
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=542
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=544
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=644
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=646
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=763
-  _globals['_GETSESSIONREQUEST']._serialized_start=765
-  _globals['_GETSESSIONREQUEST']._serialized_end=829
-  _globals['_GETSESSIONRESPONSE']._serialized_start=831
-  _globals['_GETSESSIONRESPONSE']._serialized_end=904
-  _globals['_UPDATESESSIONREQUEST']._serialized_start=907
-  _globals['_UPDATESESSIONREQUEST']._serialized_end=1079
-  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1081
-  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1157
-  _globals['_DELETESESSIONREQUEST']._serialized_start=1159
-  _globals['_DELETESESSIONREQUEST']._serialized_end=1226
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=1228
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=1251
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=1254
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=1399
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1401
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1518
-  _globals['_LISTINBOXREQUEST']._serialized_start=1521
-  _globals['_LISTINBOXREQUEST']._serialized_end=1663
-  _globals['_LISTINBOXRESPONSE']._serialized_start=1665
-  _globals['_LISTINBOXRESPONSE']._serialized_end=1770
-  _globals['_PROMPTREQUEST']._serialized_start=1773
-  _globals['_PROMPTREQUEST']._serialized_end=2042
-  _globals['_PROMPTRESPONSE']._serialized_start=2044
-  _globals['_PROMPTRESPONSE']._serialized_end=2157
-  _globals['_SESSIONSERVICE']._serialized_start=2160
-  _globals['_SESSIONSERVICE']._serialized_end=3465
+  _globals['_CREATESESSIONREQUEST']._serialized_end=437
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=439
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=546
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=548
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=648
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=650
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=767
+  _globals['_GETSESSIONREQUEST']._serialized_start=769
+  _globals['_GETSESSIONREQUEST']._serialized_end=833
+  _globals['_GETSESSIONRESPONSE']._serialized_start=835
+  _globals['_GETSESSIONRESPONSE']._serialized_end=908
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=911
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=1087
+  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1089
+  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1165
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1167
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1234
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1236
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1259
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=1262
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=1407
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1409
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1526
+  _globals['_LISTINBOXREQUEST']._serialized_start=1529
+  _globals['_LISTINBOXREQUEST']._serialized_end=1671
+  _globals['_LISTINBOXRESPONSE']._serialized_start=1673
+  _globals['_LISTINBOXRESPONSE']._serialized_end=1778
+  _globals['_PROMPTREQUEST']._serialized_start=1781
+  _globals['_PROMPTREQUEST']._serialized_end=2054
+  _globals['_PROMPTRESPONSE']._serialized_start=2056
+  _globals['_PROMPTRESPONSE']._serialized_end=2169
+  _globals['_SESSIONSERVICE']._serialized_start=2172
+  _globals['_SESSIONSERVICE']._serialized_end=3477
 # @@protoc_insertion_point(module_scope)

@@ -404,7 +404,7 @@ class PromptRequest(_message.Message):
     session_id: _builtins.str
     """The session to say it in."""
     text: _builtins.str
-    """What to say. At most 100,000 characters."""
+    """What to say. At most 100,000 characters, none of them NUL."""
     request_id: _builtins.str
     """Names the intent, so that a repeat says nothing twice. Empty means that every call is new."""
     busy_policy: _session_pb2.BusyPolicy.ValueType

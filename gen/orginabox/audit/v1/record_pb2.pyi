@@ -21,7 +21,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Record(_message.Message):
-    """One thing that somebody did."""
+    """One thing that somebody did, or asked for. A record is written before the act, so that no act is without one; what was
+    then refused is on record, too.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

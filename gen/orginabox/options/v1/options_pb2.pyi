@@ -64,8 +64,8 @@ class MethodPolicy(_message.Message):
     permission: _builtins.str
     """The permission that the calling user needs, such as `sessions.write`. Empty means that being signed in is enough."""
     audit_action: _builtins.str
-    """The action under which a call stands on the audit record, such as `agent.prompt`. Empty means that the call changes
-    nothing and is not recorded.
+    """The action under which a call stands on the audit record, such as `agent.prompt`; with a trailing `*` the rest of the
+    name says which of several it was. Empty means that the call changes nothing and is not recorded.
     """
     @_builtins.property
     def callers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -92,7 +92,9 @@ class Provider(_message.Message):
     """Whether it came with the box, as the demo model does. Such a provider cannot be changed."""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its models that may be used, in the provider's words."""
+        """Its models that turns may use, in the provider's words. The model door looks at the path of a call, not into it: an
+        agent that goes its own way can call other models with the same key.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

@@ -1080,7 +1080,7 @@ class PromptRequest(betterproto2.Message):
 
     text: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    What to say. At most 100,000 characters.
+    What to say. At most 100,000 characters, none of them NUL.
     """
 
     model: "__runtime__v1__.Model | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
@@ -2000,7 +2000,8 @@ class SessionServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "DeleteSessionResponse":
         """
-        Delete a session with all that was said in it.
+        Delete a session: its turns and their events are gone. What the agent itself remembers of it stays among the files of
+        the user's sandbox.
         Refusals: SESSION_NOT_FOUND; SESSION_BUSY while a turn runs or waits.
         """
 

@@ -131,7 +131,8 @@ default_message_pool.register_message("orginabox.audit.v1", "ListRecordsResponse
 @dataclass(eq=False, repr=False)
 class Record(betterproto2.Message):
     """
-    One thing that somebody did.
+    One thing that somebody did, or asked for. A record is written before the act, so that no act is without one; what was
+    then refused is on record, too.
     """
 
     record_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)

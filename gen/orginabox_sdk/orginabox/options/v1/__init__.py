@@ -80,8 +80,8 @@ class MethodPolicy(betterproto2.Message):
 
     audit_action: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    The action under which a call stands on the audit record, such as `agent.prompt`. Empty means that the call changes
-    nothing and is not recorded.
+    The action under which a call stands on the audit record, such as `agent.prompt`; with a trailing `*` the rest of the
+    name says which of several it was. Empty means that the call changes nothing and is not recorded.
     """
 
     callers: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)

@@ -377,7 +377,8 @@ class Provider(betterproto2.Message):
 
     models: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
     """
-    Its models that may be used, in the provider's words.
+    Its models that turns may use, in the provider's words. The model door looks at the path of a call, not into it: an
+    agent that goes its own way can call other models with the same key.
     """
 
     default_model: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
