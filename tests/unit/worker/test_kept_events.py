@@ -44,6 +44,9 @@ class Sandboxes:
     async def ClaimSandbox(self, request: Any, **_: Any) -> sandbox_service_pb2.ClaimSandboxResponse:
         return sandbox_service_pb2.ClaimSandboxResponse(sandbox=sandbox_pb2.Sandbox(sandbox_id="s"))
 
+    async def AbortTurn(self, request: Any, **_: Any) -> sandbox_service_pb2.AbortTurnResponse:
+        raise run_lost()
+
     async def RunTurn(
         self, request: sandbox_service_pb2.RunTurnRequest
     ) -> AsyncIterator[sandbox_service_pb2.RunTurnResponse]:
