@@ -48,10 +48,10 @@ async def running_queue(url: str, instance: str) -> AsyncIterator[QueueHandler]:
         pace = Pace()
         enqueuer = Enqueuer(store, bell, pace)
         dispatcher = Dispatcher(store, bell, pace, instance)
-        housekeeping = Housekeeping(store, bell, pace, dispatcher, instance)
+        housekeeping = Housekeeping(store, bell, pace, enqueuer, dispatcher, instance)
         await housekeeping.begin()
         loops = asyncio.gather(enqueuer.run(), dispatcher.run(), housekeeping.run())
-        handler = QueueHandler(store, bell, enqueuer, dispatcher)
+        handler = QueueHandler(store, bell, pace, enqueuer, dispatcher)
         try:
             yield handler
         finally:

@@ -170,6 +170,8 @@ class Dispatcher:
         settled = await operations.withdraw(self._store, leases)
         if settled.freed:
             self._bell.ready(settled.freed)
+        if settled.delayed:
+            self._bell.delayed()
 
     async def _compare(self) -> None:
         """Make the leases in memory and those on disk agree.

@@ -42,5 +42,8 @@ class Enqueuer:
         jobs = [found.job for found in placed]
         if ready := [(job.kind, job.priority, job.vt) for job in jobs if job.state is JobState.READY]:
             self._bell.ready(ready)
-        if any(job.state is JobState.SCHEDULED for job in jobs):
+        if any(job.state is JobState.SCHEDULED or job.deadline for job in jobs):
             self._bell.delayed()
+        if any(job.depends_on for job in jobs):
+            # A claim passed over the jobs that they depend on while those were marked.
+            self._bell.ready()
