@@ -1,12 +1,13 @@
 """The loops behind the hand-out: renew and reap sessions, promote what is due, hear and tell other Queue processes."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 from services.kit.errors import ServiceUnavailable
 from services.kit.telemetry import log
-from services.queue import operations
+from services.queue import metrics, operations
 from services.queue.bell import Bell
 from services.queue.dispatcher import Dispatcher
 from services.queue.enqueuer import Enqueuer
@@ -21,6 +22,8 @@ FOR_EVER = timedelta(days=36_500)
 RENEW_SECONDS = 5.0
 REAP_SECONDS = 2.0
 FORGET_SECONDS = 60.0
+COUNT_SECONDS = 5.0
+COUNT_SHARE = 50
 RETRY_SECONDS = 0.25
 TELL_SECONDS = 0.01
 SOONEST_SECONDS = 0.002
@@ -69,6 +72,7 @@ class Housekeeping:
             loops.create_task(_every(0, self._promote_due))
             loops.create_task(_every(0, self._end_overdue))
             loops.create_task(_every(LOOK_SECONDS / 2, self._tick))
+            loops.create_task(_every(COUNT_SECONDS, self._count))
             loops.create_task(_every(0, self._stop_cancelled))
             loops.create_task(_every(0, self._tell))
             loops.create_task(_every(RETRY_SECONDS, self._listen))
@@ -106,6 +110,8 @@ class Housekeeping:
             settled = await operations.reap(self._store)
             if settled.tokens:
                 log().warning("leases reaped", count=len(settled.tokens))
+                metrics.LEASES_LOST.labels("expired").inc(len(settled.tokens))
+                metrics.tell_outcomes(settled.outcomes)
             self._ring(settled)
             if not settled.more:
                 return
@@ -136,6 +142,12 @@ class Housekeeping:
             except IdempotencyKeyReused:
                 log().info("schedule was changed after its tick", name=schedule.name)
             await operations.advance_schedule(self._store, schedule, datetime.now(UTC))
+
+    async def _count(self) -> None:
+        started = time.perf_counter()
+        metrics.tell_stats(await operations.count_jobs(self._store))
+        # A deep queue takes its time to count: then it is counted less often, so that this stays a small load.
+        await asyncio.sleep((time.perf_counter() - started) * COUNT_SHARE)
 
     def _ring(self, settled: operations.Settled) -> None:
         if settled.freed:

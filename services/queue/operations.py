@@ -56,12 +56,16 @@ class Settled:
         freed: The jobs that are ready now and were not.
         delayed: Whether a job waits for a time now.
         more: Whether there is more of the same to do, in another transaction.
+        outcomes: What became of the jobs.
+        lost: How many leases ended because the stream of their worker broke.
     """
 
     tokens: set[UUID] = field(default_factory=set)
     freed: list[Place] = field(default_factory=list)
     delayed: bool = False
     more: bool = False
+    outcomes: list[JobState] = field(default_factory=list)
+    lost: int = 0
 
 
 async def enqueue(store: Store, pace: Pace, groups: Sequence[Sequence[NewJob]]) -> list[list[PlacedJob] | DomainError]:
@@ -310,11 +314,18 @@ async def settle(
         if late := [lease for lease in leases if lease.token not in tokens]:
             tokens |= await tx.settled_before(late)
         freed += await tx.promote((lease.tenant_id, lease.key) for lease in leases)
-        delayed = released or _delayed(endings)
-        if more := len(left) == MAX_BATCH:
-            return Settled(tokens, freed, delayed, more)
-        await tx.close_sessions([*lost, *returned])
-        return Settled(tokens, freed, delayed)
+        more = len(left) == MAX_BATCH
+        if not more:
+            await tx.close_sessions([*lost, *returned])
+        outcomes = [job.state for job in ended.values()] + _outcomes(endings)
+        return Settled(
+            tokens,
+            freed,
+            released or JobState.RETRYING in outcomes,
+            more,
+            outcomes,
+            lost=sum(lease.session_id not in returned for lease in dropped),
+        )
 
 
 def _fail(failed: Sequence[Settlement], standing: Mapping[UUID, Lease]) -> list[tuple[Lease, Outcome]]:
@@ -350,8 +361,8 @@ async def _end(tx: QueueTransaction, endings: Sequence[tuple[Lease, Outcome]]) -
     return freed, await _follow(tx, ended.values())
 
 
-def _delayed(endings: Sequence[tuple[Lease, Outcome]]) -> bool:
-    return any(outcome.state is JobState.RETRYING for _, outcome in endings)
+def _outcomes(endings: Sequence[tuple[Lease, Outcome]]) -> list[JobState]:
+    return [outcome.state for _, outcome in endings]
 
 
 async def withdraw(store: Store, leases: Collection[Lease]) -> Settled:
@@ -388,7 +399,8 @@ async def _take_back(tx: QueueTransaction, leases: Collection[Lease], outcome: C
     freed, released = await _end(tx, endings)
     freed += await tx.promote(lines)
     tokens = {lease.token for lease, _ in endings}
-    return Settled(tokens, freed, released or _delayed(endings), more=len(leases) == MAX_BATCH)
+    outcomes = _outcomes(endings)
+    return Settled(tokens, freed, released or JobState.RETRYING in outcomes, len(leases) == MAX_BATCH, outcomes)
 
 
 async def promote_due(store: Store) -> tuple[list[Place], float | None]:
