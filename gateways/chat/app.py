@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orginabox_sdk.orginabox.api.v1 import ListSessionsRequest, Message, Role
+from orginabox_sdk.orginabox.api.v1 import BusyPolicy, ListSessionsRequest, Message, Role
 from orginabox_sdk.orginabox.runtime.v1 import Model, RuntimeStatus
 from rich.console import Group, RenderableType
 from rich.text import Text as Styled
@@ -146,7 +146,7 @@ class Chat:
         elif self.conversation.asked:
             self._reply(text)
         else:
-            self._errand(self._prompt(text.removeprefix("/")))
+            self._errand(self.prompt(text.removeprefix("/")))
 
     def _reply(self, text: str) -> None:
         answer = read_answer(text)
@@ -155,12 +155,17 @@ class Chat:
         else:
             self._errand(self.conversation.answer(answer))
 
-    async def _prompt(self, text: str) -> None:
+    async def prompt(self, text: str, policy: BusyPolicy = BusyPolicy.UNSPECIFIED, typed: str = "") -> None:
+        """Say something to the agent; what was typed comes back when it could not be sent."""
         try:
-            await self.conversation.say(text)
+            await self.conversation.say(text, policy)
         except ApiError:
-            self._screen.give_back(text)
+            self._screen.give_back(typed or text)
             raise
+
+    def offer(self, text: str) -> None:
+        """Put something into the input line, to be changed and sent."""
+        self._screen.give_back(text)
 
     def _interrupted(self) -> bool:
         if self.conversation.current is None:

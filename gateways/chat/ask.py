@@ -8,18 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TextIO
+from uuid import uuid4
 
 from betterproto2 import which_one_of
 from orginabox_sdk.orginabox.api.v1 import (
     AbortTurnRequest,
+    BusyPolicy,
     CreateSessionRequest,
     PromptRequest,
+    PromptResponse,
     ReplyPermissionRequest,
 )
 from orginabox_sdk.orginabox.runtime.v1 import Model
 from orginabox_sdk.orginabox.turn.v1 import (
     PartsVoided,
     PermissionAsked,
+    PermissionExpired,
     PermissionReplied,
     Retrying,
     TextDelta,
@@ -28,16 +32,19 @@ from orginabox_sdk.orginabox.turn.v1 import (
     ToolStarted,
     TurnEvent,
     TurnStarted,
+    UserSteered,
+    WrapUpAsked,
 )
 
 from gateways.chat import permission
+from gateways.chat.history import YOU
 from gateways.chat.jsonform import plain
 from gateways.chat.permission import Answer
 from gateways.chat.refusals import Exit, with_remedy
 from gateways.chat.tools import ended_line, tool_title
-from gateways.chat.view import TurnView, spent_line
-from gateways.chat.words import clean, sentence
-from gateways.sdk import ApiError, Client, is_terminal
+from gateways.chat.view import TurnView, spent_line, wrap_up_line
+from gateways.chat.words import clean, one_line, sentence
+from gateways.sdk import ApiError, Client, is_steered, is_terminal
 
 DEMO_PROVIDER = "demo"
 DEMO_HINT = "The demo model answers: it is small, and has no tools. A real one: oiab provider add anthropic"
@@ -52,26 +59,47 @@ class Question:
     model: Model | None = None
     as_json: bool = False
     yes: bool = False
+    policy: BusyPolicy = BusyPolicy.UNSPECIFIED
 
 
 async def ask(client: Client, question: Question) -> Exit:
     """Ask, and tell what comes of it, to the end of the turn."""
     session_id = question.session_id or (await client.sessions.create_session(CreateSessionRequest())).session_id
-    prompt = PromptRequest(session_id=session_id, text=question.text, model=question.model)
+    prompt = PromptRequest(
+        session_id=session_id,
+        text=question.text,
+        model=question.model,
+        busy_policy=question.policy,
+        request_id=str(uuid4()),
+    )
     taken = await client.sessions.prompt(prompt)
     teller = JsonTeller(sys.stdout) if question.as_json else Teller(sys.stdout, sys.stderr)
     if taken.position:
         teller.beside(f"{taken.position} before it in this session; it waits for its turn.")
-    asking = Asking(client, taken.turn_id, yes=question.yes)
-    last = TurnEvent()
-    with aborting(client, taken.turn_id, teller):
-        async for event in client.follow(taken.turn_id, on_link=teller.link):
-            teller.tell(event)
-            asking.hear(event)
-            last = event
+    heard, last = await _follow(client, question, taken, teller)
+    if not heard and (own := await client.late_turn(prompt, taken.turn_id)):
+        teller.beside("The turn ended before the agent had it; it is a turn of its own now.")
+        _, last = await _follow(client, question, own, teller)
     if question.session_id == "" and sys.stderr.isatty():
         teller.beside(f'Go on with it: oiab ask --session {session_id} "..."')
     return _exit_of(last, teller)
+
+
+async def _follow(
+    client: Client, question: Question, taken: PromptResponse, teller: "Teller"
+) -> tuple[bool, TurnEvent]:
+    """Tell a turn to its end; whether what was said was heard in it, and its last event."""
+    into = is_steered(taken, question.text)
+    heard, last = not into, TurnEvent()
+    asking = Asking(client, taken.turn_id, yes=question.yes)
+    begin = taken.turn.last_sequence if into and taken.turn is not None else 0
+    with aborting(client, taken.turn_id, teller):
+        async for event in client.follow(taken.turn_id, begin, on_link=teller.link):
+            teller.tell(event)
+            asking.hear(event)
+            heard = heard or event.user_steered is not None
+            last = event
+    return heard, last
 
 
 def _exit_of(last: TurnEvent, teller: "Teller") -> Exit:
@@ -126,6 +154,20 @@ class Teller:
                 self._end_line()
                 if self._err.isatty():
                     self.beside(f"\x1b[2m{spent_line(self._view.spent)}\x1b[0m")
+            case what:
+                self._tell_aside(what)
+
+    def _tell_aside(self, what: object) -> None:
+        """Tell what comes from outside the turn."""
+        match what:
+            case UserSteered(text=text):
+                self.beside(f"{YOU} {one_line(text, 200)}")
+            case WrapUpAsked() as asked:
+                self.amid(sentence(wrap_up_line(asked)))
+            case PermissionExpired():
+                self.amid("Nobody answered in time; the agent goes on without it.")
+            case _:
+                pass
 
     def beside(self, line: str) -> None:
         """Say something that is not part of the answer, where a part of it has ended."""
@@ -193,7 +235,7 @@ class Asking:
         match which_one_of(event, "event")[1]:
             case PermissionAsked() as asked:
                 self._open[asked.permission_id] = asyncio.create_task(self._answer(asked))
-            case PermissionReplied(permission_id=name) if name in self._open:
+            case PermissionReplied(permission_id=name) | PermissionExpired(permission_id=name) if name in self._open:
                 self._open.pop(name).cancel()
             case _ if is_terminal(event):
                 for task in self._open.values():

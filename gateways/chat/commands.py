@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from orginabox_sdk.orginabox.api.v1 import ListSessionsRequest, Session
+from orginabox_sdk.orginabox.api.v1 import BusyPolicy, ListSessionsRequest, Session
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text as Styled
@@ -11,6 +11,7 @@ from rich.text import Text as Styled
 from gateways.chat import words
 from gateways.chat.cli.audit import record_row, records
 from gateways.chat.cli.runtime import model_name
+from gateways.chat.conversation import Waiting
 from gateways.chat.render import unfolded
 from gateways.chat.slash import Slash, find
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 LISTED_SESSIONS = 15
 LISTED_RECORDS = 20
 KEYS = (
-    ("Enter", "send; while the agent works it waits in line"),
+    ("Enter", "send; while the agent works it waits in line, see /inbox"),
     ("Alt-Enter", "a new line"),
     ("Ctrl-C", "abort the turn; at an empty prompt twice: leave"),
     ("Ctrl-O", "show the output of the last tool"),
@@ -34,6 +35,7 @@ class Commands:
     def __init__(self, chat: "Chat") -> None:
         self._chat = chat
         self._listed: list[Session] = []
+        self._inbox_listed: list[Waiting] = []
         self.table = {command.name: command for command in self._all()}
 
     async def run(self, text: str) -> None:
@@ -57,6 +59,11 @@ class Commands:
         yield Slash("/model", "[provider/model]", "show or choose the model", self._model, self._model_choices)
         yield Slash("/tools", "", "list the tool calls of this chat", self._list_tools)
         yield Slash("/expand", "[n]", "show the output of a tool call", self.expand, self._tool_choices)
+        yield Slash(
+            "/inbox", "[edit n|remove n]", "list, reword or remove what waits in line", self._inbox, self._inbox_choices
+        )
+        yield Slash("/steer", "<text>", "say something into the turn that runs", self._steer)
+        yield Slash("/interrupt", "<text>", "stop the turn that runs for something else", self._interrupt)
         yield Slash("/abort", "", "abort the turn", self._abort)
         yield Slash("/status", "", "show the box, the session and the models", self._show_status)
         yield Slash("/audit", "[action]", "show who did what, such as agent.*", self._audit)
@@ -139,6 +146,61 @@ class Commands:
             return
         await self._chat.say(unfolded(self._chat.tools[number - 1]))
 
+    async def _inbox(self, argument: str) -> None:
+        verb, _, rest = argument.partition(" ")
+        number, _, text = rest.strip().partition(" ")
+        if not verb:
+            await self._list_inbox()
+        elif verb not in {"edit", "remove"} or not number.isdigit():
+            await self._say_usage()
+        elif (turn := await self._waiting(int(number))) is None:
+            await self._chat.say(Styled(f"Nothing waits at {number}. /inbox lists what does.", style="red"))
+        elif verb == "remove":
+            await self._chat.conversation.remove(turn)
+            await self._chat.say(Styled(f"Removed: {words.one_line(turn.text, 60)}", style="bold"))
+        elif text.strip():
+            await self._chat.conversation.reword(turn, text.strip())
+            await self._chat.say(Styled(f"It says now: {words.one_line(text, 60)}", style="bold"))
+        else:
+            self._chat.offer(f"/inbox edit {number} {turn.text}")
+
+    async def _list_inbox(self) -> None:
+        await self._chat.conversation.refresh()
+        self._inbox_listed = list(self._chat.conversation.waiting)
+        if not self._inbox_listed:
+            await self._chat.say(Styled("Nothing waits. What you say while the agent works waits here.", style="dim"))
+            return
+        table = _grid()
+        for number, turn in enumerate(self._inbox_listed, 1):
+            _add(table, str(number), words.one_line(turn.text, 70))
+        hint = "/inbox edit <n> rewords one · /inbox remove <n> takes it back"
+        await self._chat.say(Group(table, Styled(hint, style="dim")))
+
+    async def _say_usage(self) -> None:
+        told = "Say /inbox, /inbox edit 2 with other words, or /inbox remove 2."
+        await self._chat.say(Styled(told, style="red"))
+
+    async def _waiting(self, number: int) -> Waiting | None:
+        """What waits at a number: that of the last list, which may have moved on since, else of what waits now."""
+        seen = 1 <= number <= len(self._inbox_listed)
+        listed = self._inbox_listed if seen else self._chat.conversation.waiting
+        if not 1 <= number <= len(listed):
+            return None
+        here = {turn.turn_id: turn for turn in self._chat.conversation.waiting}
+        return here.get(listed[number - 1].turn_id)
+
+    async def _steer(self, text: str) -> None:
+        await self._say_so(text, BusyPolicy.STEER, f"/steer {text}")
+
+    async def _interrupt(self, text: str) -> None:
+        await self._say_so(text, BusyPolicy.INTERRUPT, f"/interrupt {text}")
+
+    async def _say_so(self, text: str, policy: BusyPolicy, typed: str) -> None:
+        if text:
+            await self._chat.prompt(text, policy, typed)
+        else:
+            await self._chat.say(Styled(f"Say what: {typed.strip()} and your words.", style="red"))
+
     async def _abort(self, _: str) -> None:
         if self._chat.conversation.current is None:
             await self._chat.say(Styled("Nothing runs.", style="dim"))
@@ -167,6 +229,14 @@ class Commands:
 
     async def _quit(self, _: str) -> None:
         self._chat.leave()
+
+    def _inbox_choices(self) -> Iterable[tuple[str, str]]:
+        waiting = self._inbox_listed or self._chat.conversation.waiting
+        return [
+            (f"{verb} {number}", words.one_line(turn.text, 40))
+            for verb in ("edit", "remove")
+            for number, turn in enumerate(waiting, 1)
+        ]
 
     def _session_choices(self) -> Iterable[tuple[str, str]]:
         return [(str(number), session.title) for number, session in enumerate(self._listed, 1)]

@@ -12,14 +12,16 @@ from typing import Protocol
 
 from orginabox_sdk.orginabox.api.v1 import (
     AbortTurnRequest,
+    BusyPolicy,
     CreateSessionRequest,
     GetSessionRequest,
+    ListInboxRequest,
     ListMessagesRequest,
-    ListTurnsRequest,
     Message,
     PromptRequest,
     ReplyPermissionRequest,
-    TurnState,
+    Turn,
+    UpdateTurnRequest,
 )
 from orginabox_sdk.orginabox.runtime.v1 import Model
 
@@ -27,8 +29,9 @@ from gateways.chat.permission import Answer
 from gateways.chat.view import Asked, Item, TurnView
 from gateways.sdk import ApiError, Client
 
-OPEN = (TurnState.QUEUED, TurnState.RUNNING)
 PAGE = 200
+LATE_LOOKS = 15
+LATE_PAUSE = 0.2
 
 
 class Stage(Protocol):
@@ -69,6 +72,9 @@ class Conversation:
         self._stage = stage
         self._more = asyncio.Event()
         self._saying = asyncio.Lock()
+        self._followed: set[str] = set()
+        # What was said into the turn that runs, and was not heard in it yet.
+        self._unheard = 0
         self.model = model
         self.session_id = ""
         self.title = ""
@@ -91,8 +97,7 @@ class Conversation:
     async def open(self, session_id: str) -> list[Message]:
         """Go on with a session: follow what runs and waits in it, and return what was said before that."""
         session = (await self._client.sessions.get_session(GetSessionRequest(session_id=session_id))).session
-        page = await self._client.turns.list_turns(ListTurnsRequest(session_id=session_id, page_size=PAGE))
-        running = [turn for turn in reversed(page.turns) if turn.state in OPEN]
+        running = await self._inbox(session_id)
         messages = await self._messages(session_id)
         self.session_id = session_id
         self.title = session.title if session else ""
@@ -101,17 +106,47 @@ class Conversation:
         open_turns = {turn.turn_id for turn in running}
         return [message for message in messages if message.turn_id not in open_turns]
 
-    async def say(self, text: str) -> None:
-        """Say something; its turn is followed after those before it."""
+    async def say(self, text: str, policy: BusyPolicy = BusyPolicy.UNSPECIFIED) -> None:
+        """Say something: as a turn of its own, which is followed in its place, or into the one that runs."""
         async with self._saying:
             if not self.session_id:
                 made = await self._client.sessions.create_session(CreateSessionRequest(model=self.model))
                 self.session_id, self.title = made.session_id, ""
-            request = PromptRequest(session_id=self.session_id, text=text, model=self.model)
+            request = PromptRequest(session_id=self.session_id, text=text, model=self.model, busy_policy=policy)
             taken = await self._client.sessions.prompt(request)
-            self.waiting.append(Waiting(taken.turn_id, text))
+            if taken.turn_id in self._followed | {waiting.turn_id for waiting in self.waiting}:
+                self._unheard += 1
+            else:
+                place = taken.position - (1 if self.current else 0)
+                self.waiting.insert(max(0, place), Waiting(taken.turn_id, text))
             self._more.set()
         self._stage.changed()
+
+    async def refresh(self) -> None:
+        """Learn what waits, and in which order: others may have said, moved, reworded or removed something."""
+        async with self._saying:
+            if not self.session_id:
+                return
+            listed = [turn for turn in await self._inbox(self.session_id) if turn.turn_id not in self._followed]
+            known = {turn.turn_id for turn in listed}
+            # What is not listed any more has ended already, and comes before all that waits.
+            ended = [turn for turn in self.waiting if turn.turn_id not in known]
+            self.waiting = ended + [Waiting(turn.turn_id, turn.text) for turn in listed]
+            self._more.set()
+        self._stage.changed()
+
+    async def reword(self, turn: Waiting, text: str) -> None:
+        """Say something that waits in other words."""
+        await self._client.turns.update_turn(UpdateTurnRequest(turn_id=turn.turn_id, text=text))
+        await self.refresh()
+
+    async def remove(self, turn: Waiting) -> None:
+        """Take something back that waits."""
+        await self._client.turns.abort_turn(AbortTurnRequest(turn_id=turn.turn_id))
+        if turn != self.current:
+            self._followed.add(turn.turn_id)
+            self.waiting = [waiting for waiting in self.waiting if waiting.turn_id != turn.turn_id]
+        await self.refresh()
 
     async def answer(self, answer: Answer) -> None:
         """Answer the permission that waits."""
@@ -145,10 +180,12 @@ class Conversation:
                 await self._follow_one(self.waiting.pop(0))
 
     async def _follow_one(self, turn: Waiting) -> None:
-        self.current, self.view, self.aborting = turn, TurnView(), False
+        self.current, self.view, self.aborting, self._unheard = turn, TurnView(), False, 0
+        self._followed.add(turn.turn_id)
         try:
             await self._stage.began(turn.text)
             async for event in self._client.follow(turn.turn_id, patience=math.inf, on_link=self._link):
+                self._unheard -= event.user_steered is not None
                 settled = self.view.apply(event)
                 if settled:
                     await self._stage.settled(settled)
@@ -158,14 +195,29 @@ class Conversation:
         finally:
             self.current, self.view, self.linked = None, TurnView(), True
             self._stage.changed()
+        await self._look_for_late()
         if not self.title:
             await self._learn_title()
+
+    async def _look_for_late(self) -> None:
+        """Learn what waits now. What the turn did not hear before it ended becomes a turn of its own in a moment."""
+        for look in range(LATE_LOOKS if self._unheard > 0 else 1):
+            await asyncio.sleep(LATE_PAUSE if look else 0)
+            known = len(self.waiting)
+            with suppress(ApiError):
+                await self.refresh()
+            if len(self.waiting) > known:
+                return
 
     async def _learn_title(self) -> None:
         """The first prompt gives a session its title."""
         with suppress(ApiError):
             found = await self._client.sessions.get_session(GetSessionRequest(session_id=self.session_id))
             self.title = found.session.title if found.session else ""
+
+    async def _inbox(self, session_id: str) -> list[Turn]:
+        request = ListInboxRequest(session_id=session_id, page_size=PAGE)
+        return (await self._client.sessions.list_inbox(request)).turns
 
     async def _messages(self, session_id: str) -> list[Message]:
         messages: list[Message] = []

@@ -16,7 +16,20 @@ from gateways.chat import permission, words
 from gateways.chat.history import YOU
 from gateways.chat.markdown import blocks
 from gateways.chat.refusals import with_remedy
-from gateways.chat.view import Asked, Ended, Item, Note, Outcome, Text, Thought, Todos, Tool, ToolState, spent_line
+from gateways.chat.view import (
+    Asked,
+    Ended,
+    Item,
+    Note,
+    Outcome,
+    Said,
+    Text,
+    Thought,
+    Todos,
+    Tool,
+    ToolState,
+    spent_line,
+)
 
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 WIDEST = 110
@@ -136,6 +149,8 @@ def render(item: Item, *, number: int = 0, tick: int = 0) -> RenderableType:
             made = _todos(item)
         case Ended():
             made = _ended(item)
+        case Said():
+            made = you(item.text)
         case Note():
             made = Styled(item.text, style="dim")
     return made
@@ -206,6 +221,9 @@ def _asked(item: Asked) -> RenderableType:
     asked = item.asked
     if asked is None:
         return ""
+    if item.expired:
+        told = f"✗ nobody answered in time: {asked.permission} {words.one_line(asked.title, 80)}".rstrip()
+        return Styled(told, style="yellow")
     if item.reply is not None:
         said, style = _REPLIES.get(item.reply, (str(item.reply), "dim"))
         return Styled(f"{said}: {asked.permission} {words.one_line(asked.title, 80)}".rstrip(), style=style)

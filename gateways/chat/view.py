@@ -14,6 +14,7 @@ from betterproto2 import which_one_of
 from orginabox_sdk.orginabox.turn.v1 import (
     PartsVoided,
     PermissionAsked,
+    PermissionExpired,
     PermissionReplied,
     PermissionReply,
     ReasoningDelta,
@@ -31,6 +32,8 @@ from orginabox_sdk.orginabox.turn.v1 import (
     TurnFailed,
     TurnStarted,
     Usage,
+    UserSteered,
+    WrapUpAsked,
 )
 
 from gateways.chat import words
@@ -95,6 +98,14 @@ class Asked(Item):
 
     asked: PermissionAsked | None = None
     reply: PermissionReply | None = None
+    expired: bool = False
+
+
+@dataclass(frozen=True)
+class Said(Item):
+    """What the user said into the turn."""
+
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,6 +181,9 @@ class TurnView:
             ToolFinished: self._finish_tool,
             PermissionAsked: lambda asked, now: self._open(Asked(asked=asked), now),
             PermissionReplied: self._reply,
+            PermissionExpired: self._expire,
+            UserSteered: lambda said, now: self._open(Said(closed=True, text=words.clean(said.text)), now),
+            WrapUpAsked: lambda asked, now: self._open(Note(closed=True, text=wrap_up_line(asked)), now),
             TodoUpdated: lambda todo, now: self._open(Todos(closed=True, items=tuple(todo.items)), now),
             PartsVoided: self._void,
             Retrying: lambda found, now: self._open(
@@ -264,6 +278,11 @@ class TurnView:
             if isinstance(item, Asked) and item.asked and item.asked.permission_id == replied.permission_id:
                 self.live[index] = replace(item, reply=replied.reply, closed=True)
 
+    def _expire(self, expired: PermissionExpired, _: datetime | None) -> None:
+        for index, item in enumerate(self.live):
+            if isinstance(item, Asked) and item.asked and item.asked.permission_id == expired.permission_id:
+                self.live[index] = replace(item, expired=True, closed=True)
+
     def _spend(self, usage: Usage, _: datetime | None) -> None:
         self.spent = self.spent.plus(usage)
 
@@ -311,6 +330,13 @@ def _stopped(item: Item) -> Item:
     if isinstance(item, Tool) and not item.closed:
         return replace(item, state=ToolState.STOPPED, closed=True)
     return replace(item, closed=True)
+
+
+def wrap_up_line(asked: WrapUpAsked) -> str:
+    """That the turn nears its limit in time."""
+    if asked.hard_limit_time is None:
+        return "it nears its limit in time, and was told to wrap up"
+    return f"it nears its limit in time, and was told to wrap up; it ends by {asked.hard_limit_time.astimezone():%H:%M}"
 
 
 def spent_line(spent: Spent) -> str:

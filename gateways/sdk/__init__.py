@@ -14,7 +14,7 @@ Example:
 """
 
 from gateways.sdk.channel import Channel
-from gateways.sdk.client import Client, is_terminal
+from gateways.sdk.client import Client, is_steered, is_terminal
 from gateways.sdk.errors import (
     Aborted,
     AlreadyExists,
@@ -43,5 +43,6 @@ __all__ = [
     "ResourceExhausted",
     "Unauthenticated",
     "Unavailable",
+    "is_steered",
     "is_terminal",
 ]

@@ -7,18 +7,22 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 import grpc
 from orginabox_sdk.orginabox.api.v1 import (
     AuditServiceStub,
+    BusyPolicy,
     GetTurnRequest,
     HealthServiceStub,
     JobServiceStub,
     PromptRequest,
+    PromptResponse,
     ProviderServiceStub,
     SessionServiceStub,
     StreamTurnEventsRequest,
     TurnServiceStub,
+    TurnState,
 )
 from orginabox_sdk.orginabox.runtime.v1 import Model
 from orginabox_sdk.orginabox.turn.v1 import TurnEvent
@@ -29,6 +33,8 @@ from gateways.sdk.errors import ApiError, Unavailable
 PATIENCE_SECONDS = 300.0
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
+_LATE_LOOKS = 20
+_LATE_PAUSE = 0.2
 
 
 class Client:
@@ -92,21 +98,56 @@ class Client:
         """Close the connection; calls that run are cancelled."""
         await self._channel.close()
 
-    async def ask(self, session_id: str, text: str, *, model: Model | None = None) -> AsyncGenerator[TurnEvent, None]:
+    async def ask(
+        self,
+        session_id: str,
+        text: str,
+        *,
+        model: Model | None = None,
+        busy_policy: BusyPolicy = BusyPolicy.UNSPECIFIED,
+    ) -> AsyncGenerator[TurnEvent, None]:
         """Say something to the agent and follow what comes of it.
 
         Args:
             session_id: The session to say it in.
             text: What to say.
             model: The model of this turn. None means the session's.
+            busy_policy: What it does when a turn runs. Unspecified means what the session says.
 
         Yields:
-            The events of the turn, the terminal one last.
+            The events of the turn, the terminal one last. When it is said into a turn that runs: what follows in that
+            one; and when that one ends before the agent has it, the events of the turn that it becomes.
         """
-        answer = await self.sessions.prompt(PromptRequest(session_id=session_id, text=text, model=model))
-        async with aclosing(self.follow(answer.turn_id)) as events:
-            async for event in events:
-                yield event
+        request = PromptRequest(
+            session_id=session_id, text=text, model=model, busy_policy=busy_policy, request_id=str(uuid4())
+        )
+        taken: PromptResponse | None = await self.sessions.prompt(request)
+        while taken is not None:
+            into = is_steered(taken, text)
+            heard = not into
+            begin = taken.turn.last_sequence if into and taken.turn is not None else 0
+            async with aclosing(self.follow(taken.turn_id, begin)) as events:
+                async for event in events:
+                    heard = heard or event.user_steered is not None
+                    yield event
+            taken = None if heard else await self.late_turn(request, taken.turn_id)
+
+    async def late_turn(self, request: PromptRequest, turn_id: str) -> PromptResponse | None:
+        """The turn that a prompt has become which was said into another, when that one ended before the agent had it.
+
+        Args:
+            request: The prompt as it was sent, with its request id.
+            turn_id: The turn that it was said into.
+
+        Returns:
+            None when the prompt was heard in that turn after all.
+        """
+        for _ in range(_LATE_LOOKS):
+            taken = await self.sessions.prompt(request)
+            if taken.turn_id != turn_id:
+                return taken
+            await asyncio.sleep(_LATE_PAUSE)
+        return None
 
     async def follow(
         self,
@@ -162,6 +203,11 @@ class Client:
             linked = _tell(on_link, linked, now=False)
             await asyncio.sleep(_pause(cuts))
             cuts += 1
+
+
+def is_steered(taken: PromptResponse, text: str) -> bool:
+    """Whether a prompt was said into a turn that ran, instead of beginning one of its own."""
+    return taken.turn is not None and taken.turn.state != TurnState.QUEUED and taken.turn.text != text
 
 
 def is_terminal(event: TurnEvent) -> bool:

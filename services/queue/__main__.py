@@ -11,6 +11,7 @@ import grpc
 from orginabox.queue.v1 import queue_service_pb2_grpc
 from pydantic import Field
 
+from services.kit.metrics import telling
 from services.kit.migrate import migrate
 from services.kit.server import run, serve
 from services.kit.settings import MeshSettings
@@ -48,10 +49,10 @@ async def running_queue(url: str, instance: str) -> AsyncIterator[QueueHandler]:
         pace = Pace()
         enqueuer = Enqueuer(store, bell, pace)
         dispatcher = Dispatcher(store, bell, pace, instance)
-        housekeeping = Housekeeping(store, bell, pace, dispatcher, instance)
+        housekeeping = Housekeeping(store, bell, pace, enqueuer, dispatcher, instance)
         await housekeeping.begin()
         loops = asyncio.gather(enqueuer.run(), dispatcher.run(), housekeeping.run())
-        handler = QueueHandler(store, bell, enqueuer, dispatcher)
+        handler = QueueHandler(store, bell, pace, enqueuer, dispatcher)
         try:
             yield handler
         finally:
@@ -69,7 +70,8 @@ async def serve_queue(settings: QueueSettings, stop: asyncio.Event) -> None:
             queue_service_pb2_grpc.add_QueueServiceServicer_to_server(handler, server)
 
         closing = asyncio.create_task(_close_streams(handler, stop))
-        await serve(settings.address("queue"), [SERVICE], register, stop=stop)
+        with telling(settings.metrics_at("queue")):
+            await serve(settings.address("queue"), [SERVICE], register, stop=stop)
         await closing
 
 

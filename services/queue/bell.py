@@ -12,6 +12,7 @@ class Bell:
     Attributes:
         work: Jobs may be ready, or a worker can take more.
         due: A job waits for a time that may be sooner than all others.
+        deadline: A job has a deadline that may be sooner than all others.
         stops: A job that a worker has was cancelled.
         others: The other Queue processes should hear of it.
         arrivals: Counts the rings for ready jobs, so that a claim that found none knows whether that still holds.
@@ -22,6 +23,7 @@ class Bell:
         self.heads = Heads()
         self.work = asyncio.Event()
         self.due = asyncio.Event()
+        self.deadline = asyncio.Event()
         self.stops = asyncio.Event()
         self.others = asyncio.Event()
         self.arrivals = 0
@@ -38,8 +40,9 @@ class Bell:
             self.others.set()
 
     def delayed(self) -> None:
-        """A job waits for a time."""
+        """A job waits for a time, or has a deadline."""
         self.due.set()
+        self.deadline.set()
 
     def cancelled(self) -> None:
         """A job that a worker has was cancelled."""
@@ -50,10 +53,10 @@ class Bell:
         """A second has gone by, and hints may have been lost."""
         self.ready((), here_only=True)
         self.stops.set()
-        self.due.set()
+        self.delayed()
 
     def told(self) -> None:
         """Another Queue process rang, for ready jobs or for a cancelled one."""
         self.ready(here_only=True)
         self.stops.set()
-        self.due.set()
+        self.delayed()

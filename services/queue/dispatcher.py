@@ -8,11 +8,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from uuid import UUID
 
 from services.kit.errors import ServiceUnavailable
 from services.kit.telemetry import log
-from services.queue import operations
+from services.queue import metrics, operations
 from services.queue.batch import Batcher
 from services.queue.bell import Bell
 from services.queue.job import Failure, Job, Lease
@@ -69,6 +70,7 @@ class Dispatcher:
             raise ServiceUnavailable("the queue is stopping; connect again in a moment", service="queue")
         await operations.open_session(self._store, session.id, self._instance, session.worker_id, tuple(session.kinds))
         self._sessions[session.id] = session
+        metrics.WORKERS.set(len(self._sessions))
         log().info("worker came", worker_id=session.worker_id, session_id=str(session.id))
 
     def close(self, session: WorkSession, *, returned: bool = False) -> None:
@@ -82,6 +84,7 @@ class Dispatcher:
             return
         session.closed = True
         self._sessions.pop(session.id, None)
+        metrics.WORKERS.set(len(self._sessions))
         self._settler.put(_Closing(session, returned))
         log().info(
             "worker went",
@@ -143,9 +146,10 @@ class Dispatcher:
         for kinds, sessions in groups.items():
             while self._may_find_work(kinds) and (slots := _slots(sessions)):
                 seen = self._bell.arrivals
-                leased = await operations.claim(
-                    self._store, self._pace, self._bell.heads, kinds, [session.id for session in slots]
-                )
+                with metrics.CLAIM_SECONDS.time():
+                    leased = await operations.claim(
+                        self._store, self._pace, self._bell.heads, kinds, [session.id for session in slots]
+                    )
                 if len(leased) < len(slots):
                     self._drained_at[kinds] = seen
                 await self._deliver(leased)
@@ -155,6 +159,8 @@ class Dispatcher:
         return self._drained_at.get(kinds) != self._bell.arrivals
 
     async def _deliver(self, leased: Sequence[tuple[Job, Lease]]) -> None:
+        if leased:
+            metrics.tell_claim([job for job, _ in leased], datetime.now(UTC))
         strays = []
         for job, lease in leased:
             session = self._sessions.get(lease.session_id)
@@ -170,6 +176,8 @@ class Dispatcher:
         settled = await operations.withdraw(self._store, leases)
         if settled.freed:
             self._bell.ready(settled.freed)
+        if settled.delayed:
+            self._bell.delayed()
 
     async def _compare(self) -> None:
         """Make the leases in memory and those on disk agree.
@@ -215,6 +223,9 @@ class Dispatcher:
             except Exception as error:  # noqa: BLE001 - one bad settlement must not stop all others
                 log().error("settlement failed", exc_info=error, settlements=len(items), sessions=len(closing))
                 return await self._settle_apart(items, closing)
+            metrics.SETTLED.observe(len(settlements))
+            metrics.tell_outcomes(settled.outcomes)
+            metrics.LEASES_LOST.labels("stream broke").inc(settled.lost)
             if settled.freed or closing or self._pace.lanes:
                 self._bell.ready(settled.freed)
             if settled.delayed:

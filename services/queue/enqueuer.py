@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from services.kit.errors import ServiceUnavailable
-from services.queue import operations
+from services.queue import metrics, operations
 from services.queue.batch import Batcher
 from services.queue.bell import Bell
 from services.queue.job import JobState, NewJob, PlacedJob
@@ -35,6 +35,7 @@ class Enqueuer:
                 return [error]
             # One of them is bad: the others need not suffer for it.
             return [answer for group in groups for answer in await self._enqueue([group])]
+        metrics.ENQUEUED.observe(sum(map(len, groups)))
         self._ring([found for answer in answers if isinstance(answer, list) for found in answer])
         return answers
 
@@ -42,5 +43,8 @@ class Enqueuer:
         jobs = [found.job for found in placed]
         if ready := [(job.kind, job.priority, job.vt) for job in jobs if job.state is JobState.READY]:
             self._bell.ready(ready)
-        if any(job.state is JobState.SCHEDULED for job in jobs):
+        if any(job.state is JobState.SCHEDULED or job.deadline for job in jobs):
             self._bell.delayed()
+        if any(job.depends_on for job in jobs):
+            # A claim passed over the jobs that they depend on while those were marked.
+            self._bell.ready()

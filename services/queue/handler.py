@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from services.queue.bell import Bell
 from services.queue.dispatcher import Dispatcher
 from services.queue.enqueuer import Enqueuer
 from services.queue.job import JobState, PlacedJob, WorkProtocolBroken
+from services.queue.pace import Pace
 from services.queue.store import Store
 from services.queue.work_session import Goodbye, WorkSession
 
@@ -32,9 +34,10 @@ HEARTBEAT = queue_service_pb2.WorkResponse(heartbeat=queue_service_pb2.WorkHeart
 class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
     """The queue, as its callers and workers see it."""
 
-    def __init__(self, store: Store, bell: Bell, enqueuer: Enqueuer, dispatcher: Dispatcher) -> None:
+    def __init__(self, store: Store, bell: Bell, pace: Pace, enqueuer: Enqueuer, dispatcher: Dispatcher) -> None:
         self._store = store
         self._bell = bell
+        self._pace = pace
         self._enqueuer = enqueuer
         self._dispatcher = dispatcher
 
@@ -112,6 +115,7 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
             self._bell.cancelled()
         else:
             self._bell.ready()
+            self._bell.delayed()
         return queue_service_pb2.CancelJobResponse(job=mapping.job_to_proto(job))
 
     async def RetryJob(
@@ -121,10 +125,56 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
         self._bell.ready()
         return queue_service_pb2.RetryJobResponse(job=mapping.job_to_proto(job))
 
+    async def PauseQueue(
+        self, request: queue_service_pb2.PauseQueueRequest, context: Context
+    ) -> queue_service_pb2.PauseQueueResponse:
+        await operations.pause(self._store, mapping.name_from_proto(request.kind))
+        return queue_service_pb2.PauseQueueResponse()
+
+    async def ResumeQueue(
+        self, request: queue_service_pb2.ResumeQueueRequest, context: Context
+    ) -> queue_service_pb2.ResumeQueueResponse:
+        await operations.resume(self._store, mapping.name_from_proto(request.kind))
+        self._bell.ready()
+        return queue_service_pb2.ResumeQueueResponse()
+
+    async def GetQueueStats(
+        self, request: queue_service_pb2.GetQueueStatsRequest, context: Context
+    ) -> queue_service_pb2.GetQueueStatsResponse:
+        kinds = await operations.count_jobs(self._store)
+        return queue_service_pb2.GetQueueStatsResponse(kinds=map(mapping.stats_to_proto, kinds))
+
+    async def PutSchedule(
+        self, request: queue_service_pb2.PutScheduleRequest, context: Context
+    ) -> queue_service_pb2.PutScheduleResponse:
+        schedule = await operations.put_schedule(
+            self._store, mapping.schedule_from_proto(request.schedule, datetime.now(UTC))
+        )
+        return queue_service_pb2.PutScheduleResponse(schedule=mapping.schedule_to_proto(schedule))
+
+    async def ListSchedules(
+        self, request: queue_service_pb2.ListSchedulesRequest, context: Context
+    ) -> queue_service_pb2.ListSchedulesResponse:
+        cursor = page_cursor(request.page_token, tenant=request.tenant_id)
+        size = page_size(request.page_size)
+        after = str(cursor["after"]) if cursor else ""
+        found = await operations.list_schedules(self._store, UUID(request.tenant_id), after, size + 1)
+        token = page_token({"after": found[size - 1].name}, tenant=request.tenant_id) if len(found) > size else ""
+        return queue_service_pb2.ListSchedulesResponse(
+            schedules=map(mapping.schedule_to_proto, found[:size]), next_page_token=token
+        )
+
+    async def DeleteSchedule(
+        self, request: queue_service_pb2.DeleteScheduleRequest, context: Context
+    ) -> queue_service_pb2.DeleteScheduleResponse:
+        await operations.delete_schedule(self._store, UUID(request.tenant_id), mapping.name_from_proto(request.name))
+        return queue_service_pb2.DeleteScheduleResponse()
+
     async def SetTenantShare(
         self, request: queue_service_pb2.SetTenantShareRequest, context: Context
     ) -> queue_service_pb2.SetTenantShareResponse:
         await operations.set_share(self._store, mapping.share_from_proto(request))
+        await operations.refresh_shares(self._store, self._pace)
         self._bell.ready()
         return queue_service_pb2.SetTenantShareResponse()
 

@@ -1,14 +1,17 @@
 """The loops behind the hand-out: renew and reap sessions, promote what is due, hear and tell other Queue processes."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from services.kit.errors import ServiceUnavailable
 from services.kit.telemetry import log
-from services.queue import operations
+from services.queue import metrics, operations
 from services.queue.bell import Bell
 from services.queue.dispatcher import Dispatcher
+from services.queue.enqueuer import Enqueuer
+from services.queue.job import IdempotencyKeyReused
 from services.queue.pace import Pace
 from services.queue.store import Store
 
@@ -19,6 +22,8 @@ FOR_EVER = timedelta(days=36_500)
 RENEW_SECONDS = 5.0
 REAP_SECONDS = 2.0
 FORGET_SECONDS = 60.0
+COUNT_SECONDS = 5.0
+COUNT_SHARE = 50
 RETRY_SECONDS = 0.25
 TELL_SECONDS = 0.01
 SOONEST_SECONDS = 0.002
@@ -31,11 +36,15 @@ class Housekeeping:
         store: The queue's tables.
         bell: Wakes the loops.
         pace: The virtual times and shares that all Queue processes have to agree on.
+        enqueuer: Takes the jobs of schedules.
         dispatcher: Has the streams whose sessions are renewed.
         instance: The name of this Queue process, the same in its next life.
     """
 
-    def __init__(self, store: Store, bell: Bell, pace: Pace, dispatcher: Dispatcher, instance: str) -> None:
+    def __init__(
+        self, store: Store, bell: Bell, pace: Pace, enqueuer: Enqueuer, dispatcher: Dispatcher, instance: str
+    ) -> None:
+        self._enqueuer = enqueuer
         self._store = store
         self._bell = bell
         self._pace = pace
@@ -61,6 +70,9 @@ class Housekeeping:
             loops.create_task(_every(REAP_SECONDS, self._reap))
             loops.create_task(_every(FORGET_SECONDS, self._forget))
             loops.create_task(_every(0, self._promote_due))
+            loops.create_task(_every(0, self._end_overdue))
+            loops.create_task(_every(LOOK_SECONDS / 2, self._tick))
+            loops.create_task(_every(COUNT_SECONDS, self._count))
             loops.create_task(_every(0, self._stop_cancelled))
             loops.create_task(_every(0, self._tell))
             loops.create_task(_every(RETRY_SECONDS, self._listen))
@@ -98,8 +110,9 @@ class Housekeeping:
             settled = await operations.reap(self._store)
             if settled.tokens:
                 log().warning("leases reaped", count=len(settled.tokens))
-            if settled.freed:
-                self._bell.ready(settled.freed)
+                metrics.LEASES_LOST.labels("expired").inc(len(settled.tokens))
+                metrics.tell_outcomes(settled.outcomes)
+            self._ring(settled)
             if not settled.more:
                 return
 
@@ -112,8 +125,35 @@ class Housekeeping:
         ready, seconds = await operations.promote_due(self._store)
         if ready:
             self._bell.ready(ready)
-        pause = LOOK_SECONDS if seconds is None else min(max(seconds, SOONEST_SECONDS), LOOK_SECONDS)
-        await _wait(self._bell.due, pause)
+        await _wait(self._bell.due, _pause(seconds))
+
+    async def _end_overdue(self) -> None:
+        self._bell.deadline.clear()
+        settled, stops, seconds = await operations.end_overdue(self._store)
+        self._ring(settled)
+        if stops:
+            self._bell.cancelled()
+        await _wait(self._bell.deadline, _pause(seconds))
+
+    async def _tick(self) -> None:
+        for schedule in await operations.due_schedules(self._store):
+            try:
+                await self._enqueuer.enqueue(schedule.job())
+            except IdempotencyKeyReused:
+                log().info("schedule was changed after its tick", name=schedule.name)
+            await operations.advance_schedule(self._store, schedule, datetime.now(UTC))
+
+    async def _count(self) -> None:
+        started = time.perf_counter()
+        metrics.tell_stats(await operations.count_jobs(self._store))
+        # A deep queue takes its time to count: then it is counted less often, so that this stays a small load.
+        await asyncio.sleep((time.perf_counter() - started) * COUNT_SHARE)
+
+    def _ring(self, settled: operations.Settled) -> None:
+        if settled.freed:
+            self._bell.ready(settled.freed)
+        if settled.delayed:
+            self._bell.delayed()
 
     async def _stop_cancelled(self) -> None:
         await self._bell.stops.wait()
@@ -151,6 +191,11 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
                 log().error("housekeeping failed", work=getattr(work, "__name__", ""), exc_info=error)
             pause = max(seconds, RETRY_SECONDS)
         await asyncio.sleep(pause)
+
+
+def _pause(seconds: float | None) -> float:
+    """How long to wait for what comes in so many seconds."""
+    return LOOK_SECONDS if seconds is None else min(max(seconds, SOONEST_SECONDS), LOOK_SECONDS)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -11,6 +11,7 @@ from services.kit.ids import new_id
 
 DEFAULT_MAX_ATTEMPTS = 5
 MAX_ERROR_CHARACTERS = 4_000
+OVERDUE = "its deadline passed"
 FIRST_BACKOFF = timedelta(seconds=1)
 LONGEST_BACKOFF = timedelta(minutes=10)
 LONGEST_RETRY_DELAY = timedelta(days=1)
@@ -21,6 +22,8 @@ class JobState(StrEnum):
 
     SCHEDULED = "scheduled"
     """Waits for its time, and stands in no line yet."""
+    WAITING = "waiting"
+    """Waits for the jobs that it depends on, and stands in no line yet."""
     BLOCKED = "blocked"
     """Waits for an earlier job with the same key."""
     READY = "ready"
@@ -33,7 +36,9 @@ class JobState(StrEnum):
 
     @property
     def word(self) -> str:
-        """The state as callers know it: whatever waits for a time is delayed."""
+        """The state as callers know it: what waits for a time is delayed, what waits for a job is blocked."""
+        if self is JobState.WAITING:
+            return JobState.BLOCKED.value
         return "delayed" if self in DELAYED else self.value
 
 
@@ -89,6 +94,8 @@ class NewJob:
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     run_time: datetime | None = None
     trace_parent: str = ""
+    deadline: datetime | None = None
+    depends_on: tuple[UUID, ...] = ()
     id: UUID = field(default_factory=new_id)
 
     @property
@@ -123,7 +130,19 @@ class Job:
     trace_parent: str = ""
     last_error: str = ""
     end_time: datetime | None = None
+    deadline: datetime | None = None
+    depends_on: tuple[UUID, ...] = ()
     vt: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """A job that has just ended, and whether others may depend on it."""
+
+    tenant_id: UUID
+    id: UUID
+    state: JobState
+    needed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +188,17 @@ class Lease:
     attempt: int
     max_attempts: int
     cancelled: bool = False
+    overdue: bool = False
 
     def completed(self) -> Outcome:
-        """The outcome of a job that was done. One that was cancelled meanwhile stays cancelled."""
-        return Outcome(JobState.CANCELLED if self.cancelled else JobState.COMPLETED)
+        """The outcome of a job that was done. One that was told to stop meanwhile ends as that says."""
+        return self._stopped() or Outcome(JobState.COMPLETED)
+
+    def _stopped(self, *, settled: bool = True) -> Outcome | None:
+        """The outcome of a job whose worker was told to stop."""
+        if self.overdue:
+            return Outcome(JobState.DEAD, OVERDUE, settled=settled)
+        return Outcome(JobState.CANCELLED, settled=settled) if self.cancelled else None
 
     def failed(self, failure: Failure, roll: float) -> Outcome:
         """The outcome of a failed attempt.
@@ -182,8 +208,8 @@ class Lease:
             roll: A random number from 0 to 1 that spreads the next attempts of jobs that failed together.
         """
         error = failure.error[:MAX_ERROR_CHARACTERS]
-        if self.cancelled:
-            return Outcome(JobState.CANCELLED)
+        if stopped := self._stopped():
+            return stopped
         if failure.permanent or self.attempt >= self.max_attempts:
             return Outcome(JobState.DEAD, error)
         if failure.retry_delay is None:
@@ -193,15 +219,29 @@ class Lease:
 
     def lost(self) -> Outcome:
         """The outcome of a job whose worker went away. Attempts are counted, so one that kills its workers dies."""
-        if self.cancelled:
-            return Outcome(JobState.CANCELLED, settled=False)
+        if stopped := self._stopped(settled=False):
+            return stopped
         if self.attempt >= self.max_attempts:
             return Outcome(JobState.DEAD, "the worker went away, and this was the last attempt", settled=False)
         return Outcome(JobState.READY, settled=False)
 
     def withdrawn(self) -> Outcome:
         """The outcome of a job that was given back, or taken back by the queue: it did not fail, so it never dies."""
-        return Outcome(JobState.CANCELLED if self.cancelled else JobState.READY, settled=False)
+        return self._stopped(settled=False) or Outcome(JobState.READY, settled=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KindStats:
+    """How the jobs of one kind stand."""
+
+    kind: str
+    paused: bool
+    ready: int
+    blocked: int
+    delayed: int
+    leased: int
+    dead: int
+    oldest_age: timedelta | None
 
 
 def backoff(attempt: int, roll: float) -> timedelta:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from orginabox.queue.v1 import job_pb2, queue_service_pb2
+from orginabox.queue.v1 import job_pb2, queue_service_pb2, schedule_pb2, stats_pb2
 
 from services.kit.ids import new_id
 from services.queue.job import (
@@ -18,15 +18,18 @@ from services.queue.job import (
     InvalidJob,
     Job,
     JobState,
+    KindStats,
     NewJob,
     PlacedJob,
 )
 from services.queue.operations import LEASE_DURATION
 from services.queue.pace import TenantShare
+from services.queue.schedule import Schedule
 from services.queue.work_session import Ended, Leased, Settled, WorkSession
 
 STATE_TO_PROTO: dict[JobState, job_pb2.JobState.ValueType] = {
     JobState.SCHEDULED: job_pb2.JOB_STATE_DELAYED,
+    JobState.WAITING: job_pb2.JOB_STATE_BLOCKED,
     JobState.BLOCKED: job_pb2.JOB_STATE_BLOCKED,
     JobState.READY: job_pb2.JOB_STATE_READY,
     JobState.LEASED: job_pb2.JOB_STATE_LEASED,
@@ -68,6 +71,8 @@ def job_to_proto(job: Job) -> job_pb2.Job:
         end_time=_timestamp(job.end_time) if job.end_time else None,
         last_error=job.last_error,
         trace_parent=job.trace_parent,
+        deadline=_timestamp(job.deadline) if job.deadline else None,
+        depends_on=map(str, job.depends_on),
     )
 
 
@@ -94,6 +99,57 @@ def new_job_from_proto(request: queue_service_pb2.EnqueueJobRequest) -> NewJob:
         max_attempts=request.max_attempts or DEFAULT_MAX_ATTEMPTS,
         run_time=_time("runTime", request.run_time) if request.HasField("run_time") else None,
         trace_parent=_text("traceParent", request.trace_parent),
+        deadline=_time("deadline", request.deadline) if request.HasField("deadline") else None,
+        depends_on=tuple(map(UUID, request.depends_on)),
+    )
+
+
+def name_from_proto(name: str) -> str:
+    """The name of a kind or of a schedule."""
+    return _text("name", name)
+
+
+def stats_to_proto(stats: KindStats) -> stats_pb2.QueueStats:
+    """How the jobs of one kind stand."""
+    found = stats_pb2.QueueStats(
+        kind=stats.kind,
+        paused=stats.paused,
+        ready=stats.ready,
+        blocked=stats.blocked,
+        delayed=stats.delayed,
+        leased=stats.leased,
+        dead=stats.dead,
+    )
+    if stats.oldest_age is not None:
+        found.oldest_age.FromTimedelta(stats.oldest_age)
+    return found
+
+
+def schedule_from_proto(schedule: schedule_pb2.Schedule, now: datetime) -> Schedule:
+    """The schedule that a request asks for, with its next tick."""
+    return Schedule(
+        tenant_id=UUID(schedule.tenant_id),
+        name=schedule.name,
+        cron=_text("schedule.cron", schedule.cron),
+        time_zone=_text("schedule.timeZone", schedule.time_zone),
+        kind=schedule.kind,
+        key=_text("schedule.key", schedule.key),
+        payload=schedule.payload,
+        next_time=now,
+    ).after(now)
+
+
+def schedule_to_proto(schedule: Schedule) -> schedule_pb2.Schedule:
+    """A schedule on the wire."""
+    return schedule_pb2.Schedule(
+        tenant_id=str(schedule.tenant_id),
+        name=schedule.name,
+        cron=schedule.cron,
+        time_zone=schedule.time_zone,
+        kind=schedule.kind,
+        key=schedule.key,
+        payload=schedule.payload,
+        next_time=_timestamp(schedule.next_time),
     )
 
 

@@ -4,9 +4,9 @@ Whoever changes a line holds the lock of its key first, and takes the locks of s
 """
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
 
@@ -14,18 +14,22 @@ from services.kit.errors import DomainError
 from services.queue.heads import Heads, Place, Stretch
 from services.queue.job import (
     ENDED,
+    OVERDUE,
+    EndedJob,
     Failure,
     IdempotencyKeyReused,
     Job,
     JobNotFound,
     JobState,
     JobStateRefused,
+    KindStats,
     Lease,
     NewJob,
     Outcome,
     PlacedJob,
 )
 from services.queue.pace import Pace, TenantShare
+from services.queue.schedule import Schedule
 from services.queue.store import QueueTransaction, Store
 
 LEASE_DURATION = timedelta(seconds=15)
@@ -52,12 +56,16 @@ class Settled:
         freed: The jobs that are ready now and were not.
         delayed: Whether a job waits for a time now.
         more: Whether there is more of the same to do, in another transaction.
+        outcomes: What became of the jobs.
+        lost: How many leases ended because the stream of their worker broke.
     """
 
     tokens: set[UUID] = field(default_factory=set)
     freed: list[Place] = field(default_factory=list)
     delayed: bool = False
     more: bool = False
+    outcomes: list[JobState] = field(default_factory=list)
+    lost: int = 0
 
 
 async def enqueue(store: Store, pace: Pace, groups: Sequence[Sequence[NewJob]]) -> list[list[PlacedJob] | DomainError]:
@@ -91,20 +99,76 @@ async def _put(tx: QueueTransaction, pace: Pace, jobs: Sequence[NewJob]) -> list
         first.setdefault(job.intent, job)
     asked = list(first.values())
     await tx.lock_keys((job.tenant_id, job.key) for job in asked)
-    placed = await tx.enqueue(asked, [pace.stamp(job) for job in asked])
+    needs = await _needs(tx, [job for job in asked if job.depends_on])
+    able = [job for job in asked if job.id not in needs.refused] if needs.refused else asked
+    placed = await tx.enqueue(able, [pace.stamp(job) for job in able])
+    if needs.states:
+        placed |= await _depend(tx, [job for job in able if job.depends_on and job.id in placed], needs)
     repeats = [job for job in jobs if job.id not in placed]
-    return await _answer_repeats(tx, jobs, placed, repeats) if repeats else [placed[job.id] for job in jobs]
+    if not repeats:
+        return [placed[job.id] for job in jobs]
+    return await _answer_repeats(tx, jobs, placed, needs.refused, repeats)
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What new jobs depend on: the state of each by tenant and id, ready standing for all that live; who is refused."""
+
+    states: dict[tuple[UUID, UUID], JobState]
+    refused: dict[UUID, DomainError]
+
+
+async def _needs(tx: QueueTransaction, jobs: Sequence[NewJob]) -> _Needs:
+    """Hold what new jobs depend on, so that none of it ends before they are in."""
+    if not jobs:
+        return _Needs({}, {})
+    wanted = sorted({(job.tenant_id, needed_id) for job in jobs for needed_id in job.depends_on})
+    living = await tx.need_jobs(wanted)
+    # Read after the marking, which waits for a commit that ends one of them just now.
+    ended = await tx.ended_states([needed for needed in wanted if needed not in living])
+    states = dict.fromkeys(living, JobState.READY) | ended
+    return _Needs(
+        states,
+        {
+            job.id: JobNotFound("no job has this id", jobId=missing[0])
+            for job in jobs
+            if (missing := [needed for needed in job.depends_on if (job.tenant_id, needed) not in states])
+        },
+    )
+
+
+async def _depend(tx: QueueTransaction, jobs: Sequence[NewJob], needs: _Needs) -> dict[UUID, PlacedJob]:
+    """Let new jobs wait for what lives of what they depend on; end or release those that wait for nothing."""
+    waits = [(job, needed, needs.states[job.tenant_id, needed]) for job in jobs for needed in job.depends_on]
+    await tx.put_dependencies([(job.tenant_id, job.id, needed) for job, needed, state in waits if state not in ENDED])
+    for state in (JobState.DEAD, JobState.CANCELLED):
+        if doomed := {(job.tenant_id, job.id) for job, _, found in waits if found is state}:
+            await tx.end_waiting_jobs(doomed, state, _lost(state))
+            await tx.forget_waits(doomed)
+    new = [(job.tenant_id, job.id) for job in jobs]
+    await tx.release_jobs(new)
+    return await tx.find_jobs(new)
+
+
+def _lost(state: JobState) -> str:
+    return f"a job that it depends on is {state.value}"
 
 
 async def _answer_repeats(
-    tx: QueueTransaction, jobs: Sequence[NewJob], placed: dict[UUID, PlacedJob], repeats: Sequence[NewJob]
+    tx: QueueTransaction,
+    jobs: Sequence[NewJob],
+    placed: Mapping[UUID, PlacedJob],
+    refused: Mapping[UUID, DomainError],
+    repeats: Sequence[NewJob],
 ) -> list[PlacedJob | DomainError]:
     known = await tx.known_intents({job.intent for job in repeats})
-    found = await tx.find_jobs({(job.tenant_id, known[job.intent][0]) for job in repeats})
+    found = await tx.find_jobs({(job.tenant_id, known[job.intent][0]) for job in repeats if job.intent in known})
 
     def answer(job: NewJob) -> PlacedJob | DomainError:
         if job.id in placed:
             return placed[job.id]
+        if job.intent not in known:
+            return next(refused[twin.id] for twin in repeats if twin.intent == job.intent and twin.id in refused)
         job_id, digest = known[job.intent]
         if digest != job.digest() or job_id not in found:
             return IdempotencyKeyReused(
@@ -132,6 +196,32 @@ async def list_jobs(
         )
 
 
+async def _follow(tx: QueueTransaction, ended: Iterable[EndedJob]) -> bool:
+    """Do what the end of jobs means to those that depend on them. Returns whether any may have its time now.
+
+    Those that are released join no line here, which would need the locks of their keys: they wait for their time, which
+    has come, and the next look finds them. Those that end stand in no line either.
+    """
+    released = 0
+    gone = [job for job in ended if job.needed]
+    while gone:
+        dependents = await tx.lock_dependents([(job.tenant_id, job.id) for job in gone])
+        await tx.forget_dependencies([(job.tenant_id, job.id) for job in gone])
+        states = {(job.tenant_id, job.id): job.state for job in gone}
+        lost: dict[JobState, list[tuple[UUID, UUID]]] = {JobState.DEAD: [], JobState.CANCELLED: []}
+        for (tenant_id, job_id), needed in dependents.items():
+            for state in {states[tenant_id, needed_id] for needed_id in needed} - {JobState.COMPLETED}:
+                lost[state].append((tenant_id, job_id))
+        gone = []
+        for state, jobs in lost.items():
+            if jobs:
+                gone += [job for job in await tx.end_waiting_jobs(jobs, state, _lost(state)) if job.needed]
+                await tx.forget_waits(jobs)
+        if dependents:
+            released += await tx.release_jobs(dependents.keys())
+    return released > 0
+
+
 async def cancel_job(store: Store, tenant_id: UUID, job_id: UUID) -> Job:
     """End a job that no worker has, or ask for the stop of one that a worker has. An ended job stays as it is."""
     async with store.transaction() as tx:
@@ -142,7 +232,9 @@ async def cancel_job(store: Store, tenant_id: UUID, job_id: UUID) -> Job:
             if state is JobState.LEASED:
                 await tx.ask_to_stop(tenant_id, job_id)
             elif state is not None:
-                await tx.end_waiting_job(tenant_id, job_id)
+                ended = await tx.end_waiting_jobs([(tenant_id, job_id)], JobState.CANCELLED, "")
+                await tx.forget_waits([(tenant_id, job_id)])
+                await _follow(tx, ended)
                 await tx.promote([line])
         return await _found(tx, tenant_id, job_id)
 
@@ -212,19 +304,28 @@ async def settle(
         leases = [*(settlement.lease for settlement in settlements), *dropped]
         await tx.lock_keys((lease.tenant_id, lease.key) for lease in leases)
         done, failed = _split(settlements)
-        tokens = await tx.end_leases([(lease, lease.completed()) for lease in done])
+        ended = await tx.end_leases([(lease, lease.completed()) for lease in done])
+        tokens = set(ended)
         standing = await tx.lock_leases([*(settlement.lease for settlement in failed), *dropped])
         endings = _fail(failed, standing) + _drop(dropped, standing, returned)
         tokens |= {lease.token for lease, _ in endings}
-        freed = await _end(tx, endings)
+        freed, released = await _end(tx, endings)
+        released |= await _follow(tx, ended.values())
         if late := [lease for lease in leases if lease.token not in tokens]:
             tokens |= await tx.settled_before(late)
         freed += await tx.promote((lease.tenant_id, lease.key) for lease in leases)
-        delayed = _delayed(endings)
-        if more := len(left) == MAX_BATCH:
-            return Settled(tokens, freed, delayed, more)
-        await tx.close_sessions([*lost, *returned])
-        return Settled(tokens, freed, delayed)
+        more = len(left) == MAX_BATCH
+        if not more:
+            await tx.close_sessions([*lost, *returned])
+        outcomes = [job.state for job in ended.values()] + _outcomes(endings)
+        return Settled(
+            tokens,
+            freed,
+            released or JobState.RETRYING in outcomes,
+            more,
+            outcomes,
+            lost=sum(lease.session_id not in returned for lease in dropped),
+        )
 
 
 def _fail(failed: Sequence[Settlement], standing: Mapping[UUID, Lease]) -> list[tuple[Lease, Outcome]]:
@@ -249,14 +350,19 @@ def _split(settlements: Sequence[Settlement]) -> tuple[list[Lease], list[Settlem
     return done, [settlement for settlement in settlements if settlement.failure is not None]
 
 
-async def _end(tx: QueueTransaction, endings: Sequence[tuple[Lease, Outcome]]) -> list[Place]:
-    """Write down what becomes of leases, and return what is ready now. Their jobs are held and the keys locked."""
-    await tx.end_leases([ending for ending in endings if ending[1].state in ENDED])
-    return await tx.requeue_leases([ending for ending in endings if ending[1].state not in ENDED])
+async def _end(tx: QueueTransaction, endings: Sequence[tuple[Lease, Outcome]]) -> tuple[list[Place], bool]:
+    """Write down what becomes of leases. Their jobs are held and the keys locked.
+
+    Returns:
+        What is ready now, and whether a job that waited for one of them may have its time now.
+    """
+    ended = await tx.end_leases([ending for ending in endings if ending[1].state in ENDED])
+    freed = await tx.requeue_leases([ending for ending in endings if ending[1].state not in ENDED])
+    return freed, await _follow(tx, ended.values())
 
 
-def _delayed(endings: Sequence[tuple[Lease, Outcome]]) -> bool:
-    return any(outcome.state is JobState.RETRYING for _, outcome in endings)
+def _outcomes(endings: Sequence[tuple[Lease, Outcome]]) -> list[JobState]:
+    return [outcome.state for _, outcome in endings]
 
 
 async def withdraw(store: Store, leases: Collection[Lease]) -> Settled:
@@ -290,9 +396,11 @@ async def _take_back(tx: QueueTransaction, leases: Collection[Lease], outcome: C
     lines = {(lease.tenant_id, lease.key) for lease in leases}
     await tx.lock_keys(lines)
     endings = [(lease, outcome(lease)) for lease in (await tx.lock_leases(leases)).values()]
-    freed = await _end(tx, endings) + await tx.promote(lines)
+    freed, released = await _end(tx, endings)
+    freed += await tx.promote(lines)
     tokens = {lease.token for lease, _ in endings}
-    return Settled(tokens, freed, _delayed(endings), more=len(leases) == MAX_BATCH)
+    outcomes = _outcomes(endings)
+    return Settled(tokens, freed, released or JobState.RETRYING in outcomes, len(leases) == MAX_BATCH, outcomes)
 
 
 async def promote_due(store: Store) -> tuple[list[Place], float | None]:
@@ -305,6 +413,77 @@ async def promote_due(store: Store) -> tuple[list[Place], float | None]:
             await tx.join_lines(due)
             ready += await tx.promote(lines)
         return ready, await tx.next_due_seconds()
+
+
+async def end_overdue(store: Store) -> tuple[Settled, bool, float | None]:
+    """End the jobs whose deadline has passed, and ask for the stop of those that a worker has.
+
+    Returns:
+        What that did, whether a worker has to stop, and in how many seconds the next deadline passes.
+    """
+    async with store.transaction() as tx:
+        overdue = await tx.overdue_jobs(MAX_BATCH)
+        if not overdue:
+            return Settled(), False, await tx.next_deadline_seconds()
+        lines = {(tenant_id, key) for tenant_id, _, key in overdue}
+        jobs = [(tenant_id, job_id) for tenant_id, job_id, _ in overdue]
+        await tx.lock_keys(lines)
+        ended = await tx.end_waiting_jobs(jobs, JobState.DEAD, OVERDUE)
+        await tx.forget_waits(jobs)
+        for tenant_id, job_id in set(jobs) - {(job.tenant_id, job.id) for job in ended}:
+            await tx.ask_to_stop(tenant_id, job_id)
+        released = await _follow(tx, ended)
+        settled = Settled(freed=await tx.promote(lines), delayed=released)
+        return settled, len(ended) < len(jobs), await tx.next_deadline_seconds()
+
+
+async def pause(store: Store, kind: str) -> None:
+    """Stop handing out a kind, or all. Every replica's next claim knows."""
+    async with store.transaction() as tx:
+        await tx.pause_kind(kind)
+
+
+async def resume(store: Store, kind: str) -> None:
+    """Hand out a kind again, or all."""
+    async with store.transaction() as tx:
+        await tx.resume_kind(kind)
+
+
+async def count_jobs(store: Store) -> list[KindStats]:
+    """Tell how the jobs of each kind stand."""
+    async with store.transaction() as tx:
+        return await tx.count_jobs()
+
+
+async def put_schedule(store: Store, schedule: Schedule) -> Schedule:
+    """Make a schedule, or change the one with its name."""
+    async with store.transaction() as tx:
+        await tx.put_schedule(schedule)
+    return schedule
+
+
+async def list_schedules(store: Store, tenant_id: UUID, after: str, count: int) -> list[Schedule]:
+    """Read schedules by name."""
+    async with store.transaction() as tx:
+        return await tx.list_schedules(tenant_id, after, count)
+
+
+async def delete_schedule(store: Store, tenant_id: UUID, name: str) -> None:
+    """Remove a schedule."""
+    async with store.transaction() as tx:
+        await tx.delete_schedule(tenant_id, name)
+
+
+async def due_schedules(store: Store) -> list[Schedule]:
+    """Read the schedules with a tick that has come."""
+    async with store.transaction() as tx:
+        return await tx.due_schedules(MAX_BATCH)
+
+
+async def advance_schedule(store: Store, schedule: Schedule, now: datetime) -> None:
+    """Go on to the next tick: the job of this one is in."""
+    async with store.transaction() as tx:
+        await tx.advance_schedule(schedule, schedule.after(now).next_time)
 
 
 async def set_share(store: Store, share: TenantShare) -> None:

@@ -5,10 +5,11 @@ WITH asked AS (
     SELECT * FROM unnest(
         %(tenant_ids)s::uuid[], %(ids)s::uuid[], %(kinds)s::text[], %(keys)s::text[], %(priorities)s::smallint[],
         %(max_attempts)s::smallint[], %(payloads)b::bytea[], %(idempotency_keys)s::text[], %(digests)b::bytea[],
-        %(trace_parents)s::text[], %(run_times)s::timestamptz[], %(vts)s::bigint[]
+        %(trace_parents)s::text[], %(run_times)s::timestamptz[], %(vts)s::bigint[],
+        %(deadlines)s::timestamptz[], %(depend)s::text[]
     ) WITH ORDINALITY AS asked (
         tenant_id, id, kind, key, priority, max_attempts, payload, idempotency_key, digest, trace_parent, run_time, vt,
-        place
+        deadline, depends_on, place
     )
 ), fresh AS (
     INSERT INTO intent AS known (tenant_id, idempotency_key, job_id, digest, expire_time)
@@ -34,10 +35,12 @@ WITH asked AS (
         ) AS standing
     ) AS found
 ), placed AS (
-    SELECT asked.*, coalesce(asked.run_time > now(), false) AS scheduled,
+    SELECT asked.*, coalesce(asked.run_time > now(), false) AS scheduled, asked.depends_on <> '{}' AS waits,
         CASE WHEN share.max_in_flight > 0 THEN share.lane ELSE 0 END AS lane,
         CASE WHEN asked.key = '' THEN 0 ELSE line.length + row_number() OVER (
-            PARTITION BY asked.tenant_id, asked.key, coalesce(asked.run_time > now(), false) ORDER BY asked.place
+            PARTITION BY asked.tenant_id, asked.key,
+                coalesce(asked.run_time > now(), false) OR asked.depends_on <> '{}'
+            ORDER BY asked.place
         ) - 1 END AS position
     FROM asked
     JOIN fresh ON fresh.job_id = asked.id
@@ -46,11 +49,13 @@ WITH asked AS (
 ), put AS (
     INSERT INTO job (
         tenant_id, id, kind, key, state, priority, max_attempts, run_time, idempotency_key, trace_parent, payload, vt,
-        lane
+        lane, deadline, depends_on
     )
     SELECT tenant_id, id, kind, key,
-        CASE WHEN scheduled THEN 'scheduled' WHEN position > 0 THEN 'blocked' ELSE 'ready' END::job_state,
-        priority, max_attempts, coalesce(run_time, now()), idempotency_key, trace_parent, payload, vt, lane
+        CASE WHEN waits THEN 'waiting' WHEN scheduled THEN 'scheduled' WHEN position > 0 THEN 'blocked' ELSE 'ready'
+            END::job_state,
+        priority, max_attempts, coalesce(run_time, now()), idempotency_key, trace_parent, payload, vt, lane, deadline,
+        depends_on::uuid[]
     FROM placed ORDER BY place
     RETURNING id, state, run_time, create_time
 )
@@ -83,11 +88,11 @@ SELECT found.*,
 FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[]) AS asked (tenant_id, id)
 CROSS JOIN LATERAL (
     SELECT tenant_id, id, kind, key, state, priority, attempt, max_attempts, payload, idempotency_key, run_time,
-        create_time, trace_parent, last_error, NULL::timestamptz AS end_time, seq
+        create_time, trace_parent, last_error, NULL::timestamptz AS end_time, deadline, depends_on, seq
     FROM job WHERE job.tenant_id = asked.tenant_id AND job.id = asked.id
     UNION ALL
     SELECT tenant_id, id, kind, key, state, priority, attempt, max_attempts, payload, idempotency_key, run_time,
-        create_time, trace_parent, last_error, end_time, NULL::bigint AS seq
+        create_time, trace_parent, last_error, end_time, deadline, depends_on, NULL::bigint AS seq
     FROM ended_job WHERE ended_job.tenant_id = asked.tenant_id AND ended_job.id = asked.id
 ) AS found;
 
@@ -96,7 +101,7 @@ CROSS JOIN LATERAL (
 SELECT * FROM (
     (
         SELECT tenant_id, id, kind, key, state, priority, attempt, max_attempts, payload, idempotency_key, run_time,
-            create_time, trace_parent, last_error, NULL::timestamptz AS end_time
+            create_time, trace_parent, last_error, NULL::timestamptz AS end_time, deadline, depends_on
         FROM job
         WHERE tenant_id = %(tenant_id)s::uuid AND id < %(before)s::uuid
             AND (%(every_state)s::boolean OR state = ANY(%(states)s::job_state[]))
@@ -107,7 +112,7 @@ SELECT * FROM (
     UNION ALL
     (
         SELECT tenant_id, id, kind, key, state, priority, attempt, max_attempts, payload, idempotency_key, run_time,
-            create_time, trace_parent, last_error, end_time
+            create_time, trace_parent, last_error, end_time, deadline, depends_on
         FROM ended_job
         WHERE tenant_id = %(tenant_id)s::uuid AND id < %(before)s::uuid
             AND (%(every_state)s::boolean OR state = ANY(%(states)s::job_state[]))
@@ -128,9 +133,13 @@ SELECT pg_advisory_xact_lock(number) FROM unnest(%(numbers)s::bigint[]) AS numbe
 -- from a position on, and no more of a lane than there is room for. Sessions that are gone get none.
 WITH found AS (
     SELECT wanted.lane, wanted.room, next.*
-    FROM unnest(
-        %(kinds)s::text[], %(lanes)s::integer[], %(rooms)s::integer[], %(priorities)s::smallint[], %(vts)s::bigint[]
-    ) AS wanted (kind, lane, room, priority, vt)
+    FROM (
+        SELECT * FROM unnest(
+            %(kinds)s::text[], %(lanes)s::integer[], %(rooms)s::integer[], %(priorities)s::smallint[],
+            %(vts)s::bigint[]
+        ) AS asked (kind, lane, room, priority, vt)
+        WHERE NOT EXISTS (SELECT FROM paused_kind WHERE paused_kind.kind IN (asked.kind, ''))
+    ) AS wanted
     CROSS JOIN LATERAL (
         SELECT job.ctid AS row, job.priority, job.vt, job.seq
         FROM job
@@ -153,7 +162,7 @@ WHERE job.ctid = candidate.row
     AND EXISTS (SELECT FROM worker_session WHERE worker_session.id = (%(session_ids)s::uuid[])[candidate.slot])
 RETURNING job.tenant_id, job.id, job.kind, job.key, job.state, job.priority, job.attempt, job.max_attempts, job.payload,
     job.idempotency_key, job.run_time, job.create_time, job.trace_parent, job.last_error, job.session_id, job.token,
-    job.seq, job.vt, job.lane;
+    job.seq, job.vt, job.lane, job.deadline, nullif(job.depends_on, '{}') AS depends_on;
 
 -- name: lock_lanes
 -- Let nobody else claim from these lanes until the transaction ends. The lanes come sorted.
@@ -170,7 +179,7 @@ WHERE share.lane = ANY(%(lanes)s::integer[]) AND share.max_in_flight > 0;
 -- name: lock_leases
 -- Read the leases that still stand under these tokens, and hold their jobs until the transaction ends.
 SELECT job.tenant_id, job.id, job.key, job.token, job.session_id, job.attempt, job.max_attempts,
-    job.cancel_time IS NOT NULL AS cancelled
+    job.cancel_time IS NOT NULL AS cancelled, coalesce(job.deadline <= job.cancel_time, false) AS overdue
 FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[]) AS held (tenant_id, id, token)
 JOIN job ON job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token
 WHERE job.session_id IS NOT NULL -- is leased, in words that keep the planner to the primary key
@@ -178,7 +187,8 @@ ORDER BY job.tenant_id, job.id
 FOR UPDATE OF job;
 
 -- name: end_leases
--- Move leased jobs to the ended ones. One whose worker was asked to stop ends cancelled, whatever else it was.
+-- Move leased jobs to the ended ones. One whose worker was asked to stop ends as cancelled or, if that was because its
+-- deadline had passed, as dead, whatever else it was.
 WITH ended AS (
     DELETE FROM job
     USING unnest(
@@ -191,14 +201,21 @@ WITH ended AS (
 ), kept AS (
     INSERT INTO ended_job (
         tenant_id, id, kind, key, state, priority, attempt, max_attempts, run_time, create_time, end_time, token,
-        idempotency_key, trace_parent, last_error, payload
+        idempotency_key, trace_parent, last_error, payload, deadline, depends_on
     )
-    SELECT tenant_id, id, kind, key, CASE WHEN cancel_time IS NULL THEN end_state ELSE 'cancelled' END, priority,
+    SELECT tenant_id, id, kind, key, CASE
+            WHEN cancel_time IS NULL THEN end_state WHEN deadline <= cancel_time THEN 'dead' ELSE 'cancelled'
+        END, priority,
         attempt, max_attempts, run_time, create_time, clock_timestamp(), CASE WHEN settled THEN token END,
-        idempotency_key, trace_parent, coalesce(nullif(error, ''), last_error), payload
+        idempotency_key, trace_parent, coalesce(
+            CASE WHEN deadline <= cancel_time THEN 'its deadline passed' END, nullif(error, ''), last_error
+        ), payload, deadline, depends_on
     FROM ended
 )
-SELECT token FROM ended;
+SELECT token, tenant_id, id, needed, CASE
+    WHEN cancel_time IS NULL THEN end_state WHEN deadline <= cancel_time THEN 'dead' ELSE 'cancelled'
+END AS state
+FROM ended;
 
 -- name: requeue_leases
 -- Give leased jobs back, ready now or after a delay.
@@ -283,18 +300,142 @@ SELECT key FROM job WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid;
 -- Read the state of a live job, and hold it until the transaction ends.
 SELECT state FROM job WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid FOR UPDATE;
 
--- name: end_waiting_job
--- Cancel a job that no worker has.
+-- name: end_waiting_jobs
+-- End jobs that no worker has.
 WITH ended AS (
-    DELETE FROM job WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid AND state <> 'leased' RETURNING *
+    DELETE FROM job
+    USING unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[], %(states)s::job_state[], %(errors)s::text[])
+        AS gone (tenant_id, id, end_state, error)
+    WHERE job.tenant_id = gone.tenant_id AND job.id = gone.id AND job.session_id IS NULL -- is not leased
+    RETURNING job.*, gone.end_state, gone.error
+), kept AS (
+    INSERT INTO ended_job (
+        tenant_id, id, kind, key, state, priority, attempt, max_attempts, run_time, create_time, end_time, token,
+        idempotency_key, trace_parent, last_error, payload, deadline, depends_on
+    )
+    SELECT tenant_id, id, kind, key, end_state, priority, attempt, max_attempts, run_time, create_time,
+        clock_timestamp(), token, idempotency_key, trace_parent, coalesce(nullif(error, ''), last_error), payload,
+        deadline, depends_on
+    FROM ended
 )
-INSERT INTO ended_job (
-    tenant_id, id, kind, key, state, priority, attempt, max_attempts, run_time, create_time, end_time, token,
-    idempotency_key, trace_parent, last_error, payload
+SELECT tenant_id, id, end_state AS state, needed FROM ended;
+
+-- name: need_jobs
+-- Mark live jobs, so that whoever ends them looks for those that depend on them, and hold them until the transaction
+-- ends.
+UPDATE job SET needed = true
+FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[]) AS needed (tenant_id, id)
+WHERE job.tenant_id = needed.tenant_id AND job.id = needed.id
+RETURNING job.tenant_id, job.id;
+
+-- name: ended_states
+-- Read how jobs have ended.
+SELECT ended_job.tenant_id, ended_job.id, ended_job.state
+FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[]) AS asked (tenant_id, id)
+JOIN ended_job ON ended_job.tenant_id = asked.tenant_id AND ended_job.id = asked.id;
+
+-- name: put_dependencies
+-- Remember which job waits for which.
+INSERT INTO dependency (tenant_id, needed_id, job_id)
+SELECT * FROM unnest(%(tenant_ids)s::uuid[], %(needed_ids)s::uuid[], %(ids)s::uuid[])
+ON CONFLICT DO NOTHING;
+
+-- name: lock_dependents
+-- Read the jobs that wait for these, and hold them until the transaction ends.
+SELECT job.tenant_id, job.id, needed.id AS needed_id
+FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[]) AS needed (tenant_id, id)
+JOIN dependency ON dependency.tenant_id = needed.tenant_id AND dependency.needed_id = needed.id
+JOIN job ON job.tenant_id = dependency.tenant_id AND job.id = dependency.job_id
+ORDER BY job.tenant_id, job.id
+FOR UPDATE OF job;
+
+-- name: forget_dependencies
+-- Remove what these jobs were needed for.
+DELETE FROM dependency
+USING unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[]) AS needed (tenant_id, id)
+WHERE dependency.tenant_id = needed.tenant_id AND dependency.needed_id = needed.id;
+
+-- name: forget_waits
+-- Remove what these jobs waited for.
+DELETE FROM dependency
+USING unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[]) AS gone (tenant_id, id)
+WHERE dependency.tenant_id = gone.tenant_id AND dependency.job_id = gone.id;
+
+-- name: release_jobs
+-- Let those of these jobs that wait for no other any more wait for their time.
+UPDATE job SET state = 'scheduled'
+FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[]) AS freed (tenant_id, id)
+WHERE job.tenant_id = freed.tenant_id AND job.id = freed.id AND job.state = 'waiting'
+    AND NOT EXISTS (
+        SELECT FROM dependency WHERE dependency.tenant_id = job.tenant_id AND dependency.job_id = job.id
+    );
+
+-- name: overdue_jobs
+-- Read the jobs whose deadline has passed and whose workers were not told to stop.
+SELECT tenant_id, id, key FROM job
+WHERE deadline IS NOT NULL AND cancel_time IS NULL AND deadline <= clock_timestamp()
+ORDER BY deadline LIMIT %(count)s::integer;
+
+-- name: next_deadline
+-- Read in how many seconds the next deadline passes.
+SELECT extract(epoch FROM deadline - clock_timestamp())::double precision AS seconds
+FROM job WHERE deadline IS NOT NULL AND cancel_time IS NULL ORDER BY deadline LIMIT 1;
+
+-- name: pause_kind
+-- Stop handing out a kind.
+INSERT INTO paused_kind (kind) VALUES (%(kind)s::text) ON CONFLICT DO NOTHING;
+
+-- name: resume_kind
+-- Hand out a kind again, or all.
+DELETE FROM paused_kind WHERE kind = %(kind)s::text OR %(kind)s::text = '';
+
+-- name: count_jobs
+-- Count the jobs of each kind that has any or is paused.
+SELECT kind, coalesce(bool_or(paused), false) OR EXISTS (SELECT FROM paused_kind WHERE kind = '') AS paused,
+    coalesce(sum(jobs) FILTER (WHERE state = 'ready'), 0)::bigint AS ready,
+    coalesce(sum(jobs) FILTER (WHERE state IN ('blocked', 'waiting')), 0)::bigint AS blocked,
+    coalesce(sum(jobs) FILTER (WHERE state IN ('scheduled', 'retrying')), 0)::bigint AS delayed,
+    coalesce(sum(jobs) FILTER (WHERE state = 'leased'), 0)::bigint AS leased,
+    coalesce(sum(jobs) FILTER (WHERE state = 'dead'), 0)::bigint AS dead,
+    max(greatest(now() - oldest, interval '0')) FILTER (WHERE state = 'ready') AS oldest_age
+FROM (
+    SELECT kind, state, count(*) AS jobs, min(run_time) AS oldest, false AS paused FROM job GROUP BY kind, state
+    UNION ALL
+    SELECT kind, 'dead', count(*), NULL, false FROM ended_job WHERE state = 'dead' GROUP BY kind
+    UNION ALL
+    SELECT kind, NULL, 0, NULL, true FROM paused_kind WHERE kind <> ''
+) AS counted
+GROUP BY kind ORDER BY kind;
+
+-- name: put_schedule
+-- Make a schedule, or change the one with this name.
+INSERT INTO schedule (tenant_id, name, cron, time_zone, kind, key, payload, next_time)
+VALUES (
+    %(tenant_id)s::uuid, %(called)s::text, %(cron)s::text, %(time_zone)s::text, %(kind)s::text, %(key)s::text,
+    %(payload)b::bytea, %(next_time)s::timestamptz
 )
-SELECT tenant_id, id, kind, key, 'cancelled', priority, attempt, max_attempts, run_time, create_time, clock_timestamp(),
-    token, idempotency_key, trace_parent, last_error, payload
-FROM ended;
+ON CONFLICT (tenant_id, name) DO UPDATE SET cron = excluded.cron, time_zone = excluded.time_zone, kind = excluded.kind,
+    key = excluded.key, payload = excluded.payload, next_time = excluded.next_time;
+
+-- name: list_schedules
+-- Read a page of schedules by name.
+SELECT tenant_id, name, cron, time_zone, kind, key, payload, next_time FROM schedule
+WHERE tenant_id = %(tenant_id)s::uuid AND name > %(after)s::text
+ORDER BY name LIMIT %(count)s::integer;
+
+-- name: delete_schedule
+-- Remove a schedule.
+DELETE FROM schedule WHERE tenant_id = %(tenant_id)s::uuid AND name = %(called)s::text;
+
+-- name: due_schedules
+-- Read the schedules with a tick that has come.
+SELECT tenant_id, name, cron, time_zone, kind, key, payload, next_time FROM schedule
+WHERE next_time <= clock_timestamp() ORDER BY next_time LIMIT %(count)s::integer;
+
+-- name: advance_schedule
+-- Go on to the next tick, unless somebody else has, or has changed the schedule.
+UPDATE schedule SET next_time = %(next_time)s::timestamptz
+WHERE tenant_id = %(tenant_id)s::uuid AND name = %(called)s::text AND next_time = %(tick)s::timestamptz;
 
 -- name: ask_to_stop
 -- Mark a leased job, so that its worker is told to stop.
@@ -311,18 +452,18 @@ WHERE session_id = ANY(%(session_ids)s::uuid[]) AND cancel_time IS NOT NULL;
 SELECT key, state FROM ended_job WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid FOR UPDATE;
 
 -- name: revive_job
--- Put a dead job back, at the end of its line and with all its attempts. Its key is locked.
+-- Put a dead job back, at the end of its line and with all its attempts, but without its deadline. Its key is locked.
 WITH dead AS (
     DELETE FROM ended_job WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid AND state = 'dead' RETURNING *
 )
 INSERT INTO job (
     tenant_id, id, kind, key, state, priority, max_attempts, run_time, create_time, token, idempotency_key, trace_parent,
-    last_error, payload, lane
+    last_error, payload, lane, depends_on
 )
 SELECT tenant_id, id, kind, key, CASE WHEN key = '' THEN 'ready' ELSE 'blocked' END::job_state, priority, max_attempts,
     now(), create_time, token, idempotency_key, trace_parent, last_error, payload, coalesce(
         (SELECT lane FROM tenant_share WHERE tenant_share.tenant_id = dead.tenant_id AND max_in_flight > 0), 0
-    )
+    ), depends_on
 FROM dead;
 
 -- name: put_share
@@ -394,13 +535,15 @@ DELETE FROM worker_session WHERE instance = %(instance)s::text;
 
 -- name: leases_of
 -- Read the leases of sessions.
-SELECT tenant_id, id, key, token, session_id, attempt, max_attempts, cancel_time IS NOT NULL AS cancelled
+SELECT tenant_id, id, key, token, session_id, attempt, max_attempts, cancel_time IS NOT NULL AS cancelled,
+    coalesce(deadline <= cancel_time, false) AS overdue
 FROM job WHERE session_id = ANY(%(session_ids)s::uuid[]) AND state = 'leased'
 LIMIT %(count)s::integer;
 
 -- name: orphaned_leases
 -- Read the leases whose session is gone, and those whose worker was asked to stop and has not said that it did.
-SELECT tenant_id, id, key, token, session_id, attempt, max_attempts, cancel_time IS NOT NULL AS cancelled
+SELECT tenant_id, id, key, token, session_id, attempt, max_attempts, cancel_time IS NOT NULL AS cancelled,
+    coalesce(deadline <= cancel_time, false) AS overdue
 FROM job
 WHERE state = 'leased' AND (
     NOT EXISTS (SELECT FROM worker_session WHERE worker_session.id = job.session_id)

@@ -8,8 +8,8 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -21,8 +21,9 @@ from services.kit.errors import ServiceUnavailable
 from services.kit.postgres import Database, Row, Transaction
 from services.kit.queries import load_queries
 from services.queue.heads import Place, Position, Stretch
-from services.queue.job import Job, JobState, Lease, NewJob, Outcome, PlacedJob
+from services.queue.job import EndedJob, Job, JobState, KindStats, Lease, NewJob, Outcome, PlacedJob
 from services.queue.pace import NOBODY, Mark, TenantShare
+from services.queue.schedule import Schedule
 
 QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
 SCHEMA = "queue"
@@ -74,6 +75,8 @@ class QueueTransaction:
             trace_parents=[job.trace_parent for job in jobs],
             run_times=[job.run_time for job in jobs],
             vts=vts,
+            deadlines=[job.deadline for job in jobs],
+            depend=["{" + ",".join(map(str, job.depends_on)) + "}" for job in jobs],
         )
         asked = {job.id: job for job in jobs}
         return {row["id"]: _placed(asked[row["id"]], row) for row in rows}
@@ -145,12 +148,69 @@ class QueueTransaction:
             return {}
         return {row["token"]: _lease(row) for row in await self._tx.many("lock_leases", **_lease_columns(leases))}
 
-    async def end_leases(self, endings: Collection[tuple[Lease, Outcome]]) -> set[UUID]:
-        """Move jobs to the ended ones, and return the tokens of the leases that still stood."""
+    async def end_leases(self, endings: Collection[tuple[Lease, Outcome]]) -> dict[UUID, EndedJob]:
+        """Move jobs to the ended ones, and return those whose leases still stood, by token."""
         if not endings:
-            return set()
+            return {}
         rows = await self._tx.many("end_leases", **_ending_columns(endings))
-        return {row["token"] for row in rows}
+        return {row["token"]: _ended(row) for row in rows}
+
+    async def end_waiting_jobs(
+        self, jobs: Collection[tuple[UUID, UUID]], state: JobState, error: str
+    ) -> list[EndedJob]:
+        """End those jobs, by tenant and id, that no worker has, and return them."""
+        rows = await self._tx.many(
+            "end_waiting_jobs", **_id_columns(jobs), states=[state.value] * len(jobs), errors=[error] * len(jobs)
+        )
+        return [_ended(row) for row in rows]
+
+    async def need_jobs(self, jobs: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
+        """Mark jobs as needed, and return those that live, by tenant and id."""
+        rows = await self._tx.many("need_jobs", **_id_columns(jobs))
+        return {(row["tenant_id"], row["id"]) for row in rows}
+
+    async def ended_states(self, jobs: Collection[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], JobState]:
+        """How those jobs have ended that have, by tenant and id."""
+        rows = await self._tx.many("ended_states", **_id_columns(jobs))
+        return {(row["tenant_id"], row["id"]): JobState(row["state"]) for row in rows}
+
+    async def put_dependencies(self, waits: Collection[tuple[UUID, UUID, UUID]]) -> None:
+        """Remember which job waits for which: tenant, job, and the one that it needs."""
+        await self._tx.run(
+            "put_dependencies",
+            tenant_ids=[tenant_id for tenant_id, _, _ in waits],
+            ids=[job_id for _, job_id, _ in waits],
+            needed_ids=[needed_id for _, _, needed_id in waits],
+        )
+
+    async def lock_dependents(self, jobs: Collection[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], set[UUID]]:
+        """The jobs that wait for these, with what they need of these. They are held until the transaction ends."""
+        found: dict[tuple[UUID, UUID], set[UUID]] = {}
+        for row in await self._tx.many("lock_dependents", **_id_columns(jobs)):
+            found.setdefault((row["tenant_id"], row["id"]), set()).add(row["needed_id"])
+        return found
+
+    async def forget_dependencies(self, jobs: Collection[tuple[UUID, UUID]]) -> None:
+        """Remove what these jobs were needed for."""
+        await self._tx.run("forget_dependencies", **_id_columns(jobs))
+
+    async def forget_waits(self, jobs: Collection[tuple[UUID, UUID]]) -> None:
+        """Remove what these jobs waited for."""
+        await self._tx.run("forget_waits", **_id_columns(jobs))
+
+    async def release_jobs(self, jobs: Collection[tuple[UUID, UUID]]) -> int:
+        """Let those of these jobs that wait for no other any more wait for their time. Returns how many do."""
+        return await self._tx.run("release_jobs", **_id_columns(jobs))
+
+    async def overdue_jobs(self, count: int) -> list[tuple[UUID, UUID, str]]:
+        """Tenant, id and key of the jobs whose deadline has passed and whose workers were not told to stop."""
+        rows = await self._tx.many("overdue_jobs", count=count)
+        return [(row["tenant_id"], row["id"], row["key"]) for row in rows]
+
+    async def next_deadline_seconds(self) -> float | None:
+        """In how many seconds the next deadline passes, if there is one."""
+        row = await self._tx.one("next_deadline")
+        return row["seconds"] if row else None
 
     async def requeue_leases(self, endings: Collection[tuple[Lease, Outcome]]) -> list[Place]:
         """Give jobs back to the queue, now or after a delay. Returns those that are ready now."""
@@ -209,10 +269,6 @@ class QueueTransaction:
         row = await self._tx.one("ended_job", tenant_id=tenant_id, id=job_id)
         return (row["key"], JobState(row["state"])) if row else None
 
-    async def end_waiting_job(self, tenant_id: UUID, job_id: UUID) -> None:
-        """Cancel a job if no worker has it."""
-        await self._tx.run("end_waiting_job", tenant_id=tenant_id, id=job_id)
-
     async def ask_to_stop(self, tenant_id: UUID, job_id: UUID) -> None:
         """Mark a job that a worker has, so that the worker is told to stop."""
         await self._tx.run("ask_to_stop", tenant_id=tenant_id, id=job_id)
@@ -268,6 +324,46 @@ class QueueTransaction:
         """The leases whose session is gone, or whose worker does not stop although it was asked to."""
         rows = await self._tx.many("orphaned_leases", stop_grace=stop_grace, count=count)
         return [_lease(row) for row in rows]
+
+    async def pause_kind(self, kind: str) -> None:
+        """Stop handing out a kind; the empty one stands for all."""
+        await self._tx.run("pause_kind", kind=kind)
+
+    async def resume_kind(self, kind: str) -> None:
+        """Hand out a kind again; the empty one stands for all."""
+        await self._tx.run("resume_kind", kind=kind)
+
+    async def count_jobs(self) -> list[KindStats]:
+        """How the jobs of each kind stand, by kind."""
+        return [KindStats(**row) for row in await self._tx.many("count_jobs")]
+
+    async def put_schedule(self, schedule: Schedule) -> None:
+        """Make a schedule, or change the one with its name."""
+        fields = asdict(schedule)
+        await self._tx.run("put_schedule", called=fields.pop("name"), **fields)
+
+    async def list_schedules(self, tenant_id: UUID, after: str, count: int) -> list[Schedule]:
+        """Schedules with names after one, by name."""
+        rows = await self._tx.many("list_schedules", tenant_id=tenant_id, after=after, count=count)
+        return [Schedule(**row) for row in rows]
+
+    async def delete_schedule(self, tenant_id: UUID, name: str) -> None:
+        """Remove a schedule."""
+        await self._tx.run("delete_schedule", tenant_id=tenant_id, called=name)
+
+    async def due_schedules(self, count: int) -> list[Schedule]:
+        """The schedules with a tick that has come."""
+        return [Schedule(**row) for row in await self._tx.many("due_schedules", count=count)]
+
+    async def advance_schedule(self, schedule: Schedule, next_time: datetime) -> None:
+        """Go on to the next tick, unless somebody else has."""
+        await self._tx.run(
+            "advance_schedule",
+            tenant_id=schedule.tenant_id,
+            called=schedule.name,
+            tick=schedule.next_time,
+            next_time=next_time,
+        )
 
     async def put_share(self, tenant_id: UUID, weight: int, max_in_flight: int) -> None:
         """Set what a tenant gets."""
@@ -431,6 +527,8 @@ def _placed(asked: NewJob, row: Row) -> PlacedJob:
         run_time=row["run_time"],
         create_time=row["create_time"],
         trace_parent=asked.trace_parent,
+        deadline=asked.deadline,
+        depends_on=asked.depends_on,
         vt=row["vt"],
     )
     return PlacedJob(job, row["position"])
@@ -453,6 +551,8 @@ def _job(row: Row) -> Job:
         trace_parent=row["trace_parent"],
         last_error=row["last_error"],
         end_time=row.get("end_time"),
+        deadline=row["deadline"],
+        depends_on=tuple(row["depends_on"] or ()),
         vt=row.get("vt", 0),
     )
 
@@ -467,7 +567,16 @@ def _lease(row: Row) -> Lease:
         attempt=row["attempt"],
         max_attempts=row["max_attempts"],
         cancelled=row.get("cancelled", False),
+        overdue=row.get("overdue", False),
     )
+
+
+def _ended(row: Row) -> EndedJob:
+    return EndedJob(row["tenant_id"], row["id"], JobState(row["state"]), row["needed"])
+
+
+def _id_columns(jobs: Collection[tuple[UUID, UUID]]) -> dict[str, list[UUID]]:
+    return {"tenant_ids": [tenant_id for tenant_id, _ in jobs], "ids": [job_id for _, job_id in jobs]}
 
 
 def _lease_columns(leases: Collection[Lease]) -> dict[str, list[Any]]:

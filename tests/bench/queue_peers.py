@@ -73,6 +73,10 @@ PROCRASTINATE_LEFT: LiteralString = "SELECT FROM procrastinate_jobs WHERE status
 PGQUEUER_LEFT: LiteralString = "SELECT FROM pgqueuer LIMIT 1"
 GRAPHILE_LEFT: LiteralString = "SELECT FROM graphile_worker._private_jobs LIMIT 1"
 OURS_LEFT: LiteralString = "SELECT FROM queue.job LIMIT 1"
+COPIES: LiteralString = """
+    INSERT INTO queue.job OVERRIDING SYSTEM VALUE
+    SELECT copy.* FROM queue.job, generate_series(1, %(copies)s::int) AS n, LATERAL jsonb_populate_record(
+        job, jsonb_build_object('id', uuidv7(), 'seq', seq + n, 'idempotency_key', n::text)) AS copy"""
 PROCRASTINATE = (str(PYTHON), "-m", "tests.bench.peers.procrastinate_peer")
 PGQUEUER = (str(PYTHON), "-m", "tests.bench.peers.pgqueuer_peer")
 GRAPHILE = ("node", str(PEERS / "graphile_peer.js"))
@@ -128,7 +132,7 @@ class Place:
             yield process.stdout
         finally:
             with suppress(ProcessLookupError):
-                process.terminate()
+                os.kill(process.pid, signal.SIGTERM)  # terminate() would reap it before asyncio can
             try:
                 async with asyncio.timeout(3):
                     await process.wait()
@@ -172,6 +176,11 @@ class Place:
         with psycopg.connect(self._url, autocommit=True) as connection:
             for statement in statements:
                 connection.execute(statement)
+
+    def deepen(self, depth: int) -> None:
+        """Put so many copies of the one job in the queue beside it, past the service: only the way out is measured."""
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(COPIES, {"copies": depth - 1})
 
     def _empty(self) -> None:
         end = time.monotonic() + MOST_SECONDS
@@ -288,7 +297,8 @@ async def claim_times(bench: Bench) -> dict[int, list[float]]:
         count = min(CLAIMS, depth // 200 - 1)
         for _ in range(CLAIMS // count):
             async with bench.place(ours) as place:
-                await place.rate("bulk", depth)
+                await place.rate("bulk", 1)
+                place.deepen(depth)
                 place.administer("CHECKPOINT", "VACUUM ANALYZE")
                 took = await place.said("CLAIM", "claims", count)
                 found[depth] += [each / 1e6 for each in took[1:]]

@@ -155,7 +155,7 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
         chosen = request.model if request.HasField("model") else default
         if request.request_id not in self._box.requests:
             model = chosen.provider_id, chosen.model_id
-            taken = await session.prompt(request.text, model, request.busy_policy)
+            taken = session.prompt(request.text, model, request.busy_policy)
             self._box.requests[request.request_id or taken[0].turn_id] = taken
             self._box.record("agent.prompt", f"turn:{taken[0].turn_id}", session.session_id)
         else:

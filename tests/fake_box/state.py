@@ -155,6 +155,11 @@ class FakeTurn:
             self.state = ends.get(event.WhichOneof("event") or "", turn_pb2.TURN_STATE_RUNNING)
             self.changed.notify_all()
 
+    async def steer(self, text: str) -> None:
+        """Hear something, a moment after it was said."""
+        await asyncio.sleep(0.05)
+        await self.append(turn_event_pb2.TurnEvent(user_steered=turn_event_pb2.UserSteered(text=text)))
+
     async def reply(self, permission_id: str) -> tuple[Any, str]:
         """Wait for the answer to a permission."""
         return await self.replies.setdefault(permission_id, asyncio.get_running_loop().create_future())
@@ -185,6 +190,7 @@ class FakeSession:
     turns: list[FakeTurn] = field(default_factory=list)
     created: Timestamp = field(default_factory=now)
     runner: asyncio.Task[None] | None = None
+    steering: asyncio.Task[None] | None = None
     busy_policy: int = session_pb2.BUSY_POLICY_QUEUE
 
     @property
@@ -204,13 +210,13 @@ class FakeSession:
             busy_policy=self.busy_policy,  # type: ignore[arg-type]
         )
 
-    async def prompt(self, text: str, model: tuple[str, str], policy: int) -> tuple[FakeTurn, int]:
+    def prompt(self, text: str, model: tuple[str, str], policy: int) -> tuple[FakeTurn, int]:
         """Take a prompt: into the turn that runs, before all that wait, or after them."""
         policy = policy or self.busy_policy
         position = len(self.open_turns)
         running = next((turn for turn in self.open_turns if not turn.waits), None)
         if running and policy == session_pb2.BUSY_POLICY_STEER:
-            await running.append(turn_event_pb2.TurnEvent(user_steered=turn_event_pb2.UserSteered(text=text)))
+            self.steering = asyncio.create_task(running.steer(text))
             return running, 0
         turn = FakeTurn(self.session_id, text, model)
         if running and policy == session_pb2.BUSY_POLICY_INTERRUPT:

@@ -31,25 +31,37 @@ def ask(
     session: SessionOption = "",
     model: ModelOption = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Permit whatever the agent asks for.")] = False,
+    steer: Annotated[bool, typer.Option("--steer", help="Say it into the turn that runs in the session.")] = False,
+    interrupt: Annotated[
+        bool, typer.Option("--interrupt", help="Abort the turn that runs in the session, and be the next.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event of the turn as a line of JSON.")] = False,
 ) -> None:
     """Ask the agent once. The answer goes to stdout as it comes; tools and all else go to stderr.
 
     Without --session it is a new session. Ctrl-C aborts the turn. Where there is no terminal to ask at, what needs a
-    permission is refused unless --yes is given.
+    permission is refused unless --yes is given. While a turn runs in the session, it waits in line, unless --steer or
+    --interrupt is given.
 
     \b
       oiab ask "What is in the workspace?"
       oiab ask --session 0198... "And how large is it?"
       git diff | oiab ask - --yes > review.md
     """
+    if steer and interrupt:
+        raise typer.BadParameter("say --steer or --interrupt, not both")
+    if (steer or interrupt) and not session:
+        raise typer.BadParameter("say which session, with --session: a new one has no turn that runs")
+    from orginabox_sdk.orginabox.api.v1 import BusyPolicy
+
     from gateways.chat.ask import Question
     from gateways.chat.ask import ask as ask_once
 
+    policy = BusyPolicy.STEER if steer else BusyPolicy.INTERRUPT if interrupt else BusyPolicy.UNSPECIFIED
     said = sys.stdin.read() if text == "-" else text
     if not said.strip():
         raise typer.BadParameter("there is nothing to say", param_hint="TEXT")
-    question = Question(said, session, parse_model(model), as_json, yes)
+    question = Question(said, session, parse_model(model), as_json, yes, policy)
 
     async def main(client: "Client", _: "Place") -> int:
         return await ask_once(client, question)
@@ -65,8 +77,9 @@ def chat(
 ) -> None:
     """Talk with the agent.
 
-    Enter sends, Alt-Enter makes a new line. What you send while the agent works waits in line. Ctrl-C aborts the turn,
-    Ctrl-D leaves. /help shows the rest.
+    Enter sends, Alt-Enter makes a new line. What you send while the agent works waits in line: /inbox lists it, /steer
+    says something into the turn that runs, /interrupt stops it for something else. Ctrl-C aborts the turn, Ctrl-D
+    leaves. /help shows the rest.
 
     \b
       oiab chat

@@ -7,6 +7,12 @@ const BULK = 1000;
 const logger = new Logger(() => () => {});
 const say = (...words) => console.log(words.join(" "));
 const now = () => BigInt(Math.round((performance.timeOrigin + performance.now()) * 1e3)) * 1000n;
+const pool = (max) => {
+  const made = new pg.Pool({ connectionString: url, max });
+  // The server is stopped under it at the end of each run.
+  made.on("error", () => {}).on("connect", (client) => client.on("error", () => {}));
+  return made;
+};
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // What the project's own page on performance sets for throughput.
@@ -27,7 +33,7 @@ async function work(jobs, how) {
     if (seen === jobs) say("LAST", now());
   };
   const runner = await run({
-    pgPool: new pg.Pool({ connectionString: url, max: how === "tuned" ? TUNED.maxPoolSize : PLAIN.maxPoolSize }),
+    pgPool: pool(how === "tuned" ? TUNED.maxPoolSize : PLAIN.maxPoolSize),
     taskList: { noop },
     crontab: "",
     noHandleSignals: true,
@@ -37,7 +43,7 @@ async function work(jobs, how) {
   await runner.promise;
 }
 
-const pgPool = what === "work" ? undefined : new pg.Pool({ connectionString: url, max: 32 });
+const pgPool = what === "work" ? undefined : pool(32);
 const utils = pgPool && (await makeWorkerUtils({ pgPool, logger }));
 const enqueue = (sent) => utils.addJob("noop", { sent: sent ? String(sent) : 0 });
 

@@ -4,6 +4,7 @@ The address is that of a database, and then the queue runs in this process witho
 """
 
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -95,6 +96,7 @@ async def work_in_process(queue: QueueHandler, jobs: int, credit: int) -> None:
 async def main(address: str, what: str, *arguments: str) -> None:
     """Do what the driver asks for."""
     telemetry.configure("bench", "error")
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it tells of each query that the end of the program cuts
     if address.startswith("unix://"):
         if what == "work":
             await work_through_grpc(address, int(arguments[0]), int(arguments[1]))

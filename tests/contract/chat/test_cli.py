@@ -158,6 +158,37 @@ def test_an_interrupt_aborts_the_turn(oiab: Oiab) -> None:
     assert "agent.abort" in oiab("audit").out
 
 
+def begun(oiab: Oiab) -> tuple[subprocess.Popen[str], str]:
+    """A session with a turn that runs until it is aborted."""
+    running = oiab.start("ask", "wait")
+    end = time.monotonic() + 20
+    while not (found := json.loads(oiab("sessions", "list", "--json").out)) or not found[0]["activeTurnId"]:
+        assert time.monotonic() < end
+    return running, found[0]["sessionId"]
+
+
+def test_says_something_into_the_turn_that_runs_and_then_stops_it_for_something_else(oiab: Oiab) -> None:
+    running, session = begun(oiab)
+    steering = oiab.start("ask", "--session", session, "--steer", "to the left")
+    assert steering.stderr is not None
+    assert "\u203a to the left" in steering.stderr.readline()
+    done = oiab("ask", "--session", session, "--interrupt", "now")
+    assert (done.code, done.out) == (0, "You said: now\n")
+    assert "1 before it" in done.err
+    assert steering.wait(20) == 130
+    assert running.wait(20) == 130
+    for process in (running, steering):
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--steer", "x"), ("--session", "0198c0de-0000-7000-8000-000000000001", "--steer", "--interrupt", "x")],
+)
+def test_steering_needs_a_session_and_one_intent(lonely: Oiab, arguments: tuple[str, ...]) -> None:
+    assert lonely("ask", *arguments).code == 2
+
+
 def test_streams_as_it_comes(oiab: Oiab) -> None:
     with oiab.start("ask", "slow 40") as process:
         assert process.stdout is not None

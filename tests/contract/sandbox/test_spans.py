@@ -4,9 +4,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from orginabox.turn.v1 import turn_event_pb2 as turns
 
@@ -14,24 +12,14 @@ from services.kit import telemetry
 from services.kit.ids import new_id
 from tests.contract.sandbox.rig import Event, Rig
 from tests.model_server import Script, Step, ToolCall, scenario
+from tests.spans import named, recorded_spans
 
 
 @pytest.fixture
 def spans() -> Iterator[InMemorySpanExporter]:
     """The spans that end during the test."""
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        provider = TracerProvider()
-        trace.set_tracer_provider(provider)
-    exporter = InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    yield exporter
-    exporter.shutdown()
-
-
-def named(spans: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
-    """The spans of a name, in the order in which they began."""
-    return sorted((span for span in spans.get_finished_spans() if span.name == name), key=lambda s: s.start_time or 0)
+    with recorded_spans() as exporter:
+        yield exporter
 
 
 def seconds(span: ReadableSpan) -> float:

@@ -16,12 +16,14 @@ from pydantic import SecretStr
 
 from services.api.__main__ import serve_api
 from services.api.settings import ApiSettings
+from services.kit import telemetry
 from services.kit.channel import connect
 from services.kit.errors import DomainError, Kind
 from services.kit.interceptor import Context
 from services.kit.server import serve
 from services.worker.turn_run import Lease, TurnRun
 from tests.contract.api.peers import PEER_SERVICES, Peers, RunLost
+from tests.spans import named, recorded_spans
 
 KEY = (("authorization", "Bearer k"),)
 
@@ -186,6 +188,16 @@ async def test_a_turn_is_carried_from_its_sandbox_to_its_log(mesh: Mesh) -> None
     mesh.sandbox.happen(completed=turn_event_pb2.TurnCompleted())
     await asyncio.wait_for(running, 10)
     assert texts(await reading) == ["one", "two", "completed"]
+
+
+async def test_a_trace_shows_how_long_the_sandbox_was_waited_for(mesh: Mesh) -> None:
+    turn_id = await mesh.prompt()
+    mesh.sandbox.happen(completed=turn_event_pb2.TurnCompleted())
+    with recorded_spans() as spans, telemetry.span("job") as job:
+        await asyncio.wait_for(mesh.worker.run(Lease(turn_id, 1, "t")), 10)
+        (claim,) = named(spans, "sandbox claim")
+    assert claim.parent
+    assert claim.parent.span_id == job.get_span_context().span_id
 
 
 async def test_a_cut_run_is_joined_where_the_log_ends(mesh: Mesh) -> None:

@@ -148,6 +148,36 @@ def test_what_is_typed_meanwhile_waits_in_line(desk: Desk) -> None:
         assert shown.index("word39") < shown.index("You said: second") < shown.index("You said: third")
 
 
+def test_what_waits_is_listed_reworded_removed_steered_past_and_overtaken(desk: Desk) -> None:
+    with desk.chat(rows=50) as seen:
+        seen.wait_for(READY)
+        seen.line("/inbox")
+        seen.wait_for("Nothing waits.")
+        seen.line("wait")
+        seen.wait_for("Waiting", "working…")
+        for text in ("first", "secnd", "third"):
+            seen.line(text)
+            seen.wait_for(f"before it: {text}")
+        seen.line("/inbox")
+        seen.wait_for("1  first", "2  secnd", "3  third", "/inbox edit <n>")
+        seen.line("/inbox edit 2")
+        seen.wait_for("\u203a /inbox edit 2 secnd")
+        seen.keys("C-u")
+        seen.line("/inbox edit 2 second")
+        seen.wait_for("It says now: second", "in line, 2 before it: second")
+        seen.line("/inbox remove 3")
+        seen.wait_for("Removed: third")
+        seen.line("/inbox remove 9")
+        seen.wait_for("Nothing waits at 9.")
+        seen.line("/steer to the left")
+        seen.wait_for("\u203a to the left")
+        seen.line("/interrupt now")
+        shown = seen.wait_for("Aborted.", "You said: second", READY)
+        order = ["Aborted.", "You said: now", "You said: first", "You said: second"]
+        assert [shown.index(text) for text in order] == sorted(shown.index(text) for text in order)
+        assert "You said: third" not in shown
+
+
 def test_a_failed_turn_says_why_and_the_chat_goes_on(desk: Desk) -> None:
     with desk.chat() as seen:
         seen.wait_for(READY)

@@ -1,9 +1,11 @@
 """Real processes to kill: a PostgreSQL, Queue processes, workers."""
 
 import asyncio
+import http.client
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -113,14 +115,33 @@ class Rig:
         self.stub = queue_service_pb2_grpc.QueueServiceStub(channel)
         self._processes: list[Process] = []
 
-    def queue(self) -> Process:
-        """A Queue process."""
-        env = {"OIAB_QUEUE_ADDRESS": self.address, "OIAB_DATABASE_URL": self.server.url, "OIAB_LOG_LEVEL": "info"}
-        return self._started(Process("services.queue", env=env, log=self._folder / "queue.log"))
+    def queue(self, name: str = "queue") -> Process:
+        """A Queue process. Another name makes another replica."""
+        env = {
+            "OIAB_QUEUE_ADDRESS": self.address_of(name),
+            "OIAB_DATABASE_URL": self.server.url,
+            "OIAB_LOG_LEVEL": "info",
+        }
+        return self._started(Process("services.queue", env=env, log=self._folder / f"{name}.log"))
 
-    def worker(self, name: str) -> Process:
+    def address_of(self, queue: str) -> str:
+        """Where a Queue process listens."""
+        return f"unix://{self._folder}/{queue}.sock"
+
+    def metrics(self, queue: str = "queue") -> str:
+        """What a Queue process tells Prometheus."""
+        connection = http.client.HTTPConnection("metrics")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(f"{self._folder}/{queue}-metrics.sock")
+        connection.request("GET", "/metrics")
+        try:
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
+    def worker(self, name: str, queue: str = "queue") -> Process:
         """A worker process."""
-        argv = ("tests.faults.queue.worker", self.address, self.server.url, name)
+        argv = ("tests.faults.queue.worker", self.address_of(queue), self.server.url, name)
         return self._started(Process(*argv, env={}, log=self._folder / "worker.log"))
 
     def _started(self, process: Process) -> Process:

@@ -8,6 +8,7 @@ from orginabox_sdk.orginabox.errors.v1 import ErrorReason
 from orginabox_sdk.orginabox.turn.v1 import (
     PartsVoided,
     PermissionAsked,
+    PermissionExpired,
     PermissionReplied,
     PermissionReply,
     ReasoningDelta,
@@ -25,6 +26,8 @@ from orginabox_sdk.orginabox.turn.v1 import (
     TurnFailed,
     TurnStarted,
     Usage,
+    UserSteered,
+    WrapUpAsked,
 )
 
 from gateways.chat.view import (
@@ -33,6 +36,7 @@ from gateways.chat.view import (
     Item,
     Note,
     Outcome,
+    Said,
     Spent,
     Text,
     Thought,
@@ -163,6 +167,30 @@ def test_thoughts_fold_when_something_follows() -> None:
 def test_lists_and_notes_settle_at_once() -> None:
     played = Played().play(TodoUpdated(items=[TodoItem(content="a")]), Retrying(attempt=1, message="overloaded"))
     assert [type(item) for item in played.settled] == [Todos, Note]
+
+
+def test_what_the_user_says_into_the_turn_stands_where_it_was_said() -> None:
+    played = Played().play(
+        TextDelta(part_id="p", text="Going right."),
+        UserSteered(text="left\x1b[2J"),
+        TextDelta(part_id="q", text="Going left."),
+        TurnCompleted(),
+    )
+    assert [getattr(item, "text", "") for item in played.settled[:3]] == ["Going right.", "left", "Going left."]
+    assert isinstance(played.settled[1], Said)
+
+
+def test_a_permission_that_nobody_answered_is_not_a_refusal() -> None:
+    played = Played().play(PermissionAsked(permission_id="x", permission="bash"), PermissionExpired(permission_id="x"))
+    (asked,) = played.settled
+    assert isinstance(asked, Asked)
+    assert (asked.expired, asked.reply) == (True, None)
+    assert played.view.asked is None
+
+
+def test_a_turn_that_nears_its_limit_says_so() -> None:
+    played = Played().play(WrapUpAsked(hard_limit_time=BEGIN), WrapUpAsked())
+    assert all(isinstance(item, Note) and "told to wrap up" in item.text for item in played.settled)
 
 
 def test_the_end_tells_what_it_cost() -> None:
