@@ -57,6 +57,8 @@ class TurnDriver:
         self._rate_limited = False
         self._asked_times: dict[str, float] = {}
         self._replies: dict[str, Reply] = {}
+        # A repeated answer waits for the first to take effect.
+        self._replying = asyncio.Lock()
 
     async def drive(self, model: Model, agent: str) -> None:
         """Run the turn to its terminal event."""
@@ -79,14 +81,18 @@ class TurnDriver:
             await self._stop_agent()
 
     async def reply(self, permission_id: str, reply: Reply, message: str) -> None:
-        """Answer a permission.
+        """Answer a permission. The same answer twice is the same as once.
 
         Raises:
             PermissionNotFound: The turn does not wait for it.
         """
-        if self._run.ended or permission_id not in self._translator.pending_permissions:
-            raise PermissionNotFound("the turn does not wait for this permission", permissionId=permission_id)
-        await self._answer(permission_id, reply, message)
+        async with self._replying:
+            if self._run.replies.get(permission_id) is reply:
+                return
+            if self._run.ended or permission_id not in self._translator.pending_permissions:
+                raise PermissionNotFound("the turn does not wait for this permission", permissionId=permission_id)
+            await self._answer(permission_id, reply, message)
+            self._run.replies[permission_id] = reply
 
     async def _turn(self, model: Model, agent: str) -> Terminal:
         with self._hub.feed(self._session_id) as feed:

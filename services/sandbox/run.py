@@ -10,7 +10,7 @@ from uuid import UUID
 
 from services.kit.errors import DomainError, Kind
 from services.sandbox.bounds import bounded
-from services.sandbox.event import Aborted, Completed, Event, Failed, Terminal, merged, size_of
+from services.sandbox.event import Aborted, Completed, Event, Failed, Reply, Terminal, merged, size_of
 
 # A merged event stays small enough to be shown and stored as one.
 _MERGED_LIMIT = 16 * 1024
@@ -82,6 +82,8 @@ class Run:
         self.end_time: datetime | None = None
         # An abort may come before there is anything to stop; who begins the turn looks here first.
         self.abort_requested = False
+        # The answers that the user's permissions got, for who did not hear that they took effect.
+        self.replies: dict[str, Reply] = {}
         self.size = 0
         self._limit = limit
         self._events: deque[Numbered] = deque()
