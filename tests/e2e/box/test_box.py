@@ -234,6 +234,30 @@ def test_down_ends_a_start_that_has_no_process_yet(make_box: Callable[[], SmallB
     assert not box.home.postgres.exists()
 
 
+def test_who_comes_second_hears_that_the_first_failed(make_box: Callable[[], SmallBox]) -> None:
+    box = make_box()
+    box.home.create()
+    first = """if True:
+        import os, time
+        from dataclasses import replace
+        from services.box.home import Home
+        from services.box.state import BoxPhase, BoxState, write_state
+        home = Home.locate(os.environ)
+        with home.lock():
+            print("held", flush=True)
+            time.sleep(2)
+            state = BoxState.of_this_process("")
+            write_state(home, replace(state, phase=BoxPhase.FAILED, message="the first had no luck"))
+            time.sleep(3)
+        """
+    argv = (sys.executable, "-c", first)
+    with subprocess.Popen(argv, env=box.env, cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout
+        assert supervisor.stdout.readline() == "held\n"
+        second = box.oiab("up")
+    assert (second.returncode, second.stderr.strip()) == (1, "the first had no luck")
+
+
 def test_a_service_that_cannot_start_is_said(make_box: Callable[[], SmallBox]) -> None:
     broken = make_box()
     assert broken.up("broken") == ""
