@@ -26,6 +26,8 @@ from services.box.state import BoxPhase, BoxState, read_state, running_state
 FAILED = 1
 NOT_RUNNING = 3
 FOLLOW_EVERY = 0.1
+# Who holds the home writes its state down at once.
+BUSY_SECONDS = 5.0
 # Longer than the supervisor takes by its own deadlines.
 DOWN_SECONDS = 60.0
 
@@ -132,16 +134,21 @@ def doctor() -> None:
 
 
 def _run_here(home: Home) -> None:
-    """Be the supervisor."""
+    """Be the supervisor, or watch who was faster by a moment."""
     from services.box.run import run
 
-    progress = Progress()
-    try:
-        with progress:
-            run(home, os.environ, progress.told)
-    except HomeBusy:
-        # Somebody was faster by a moment.
-        _follow(home, None)
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        progress = Progress()
+        try:
+            with progress:
+                return run(home, os.environ, progress.told)
+        except HomeBusy:
+            if state := running_state(home):
+                return _follow(home, state.pid)
+            if time.monotonic() > end:
+                raise
+        time.sleep(FOLLOW_EVERY)
 
 
 def _start_detached(home: Home) -> None:
@@ -156,28 +163,26 @@ def _start_detached(home: Home) -> None:
             start_new_session=True,
             cwd=Path(__file__).parents[2],
         )
-    _follow(home, supervisor.pid)
+    _follow(home, supervisor.pid, home.logs / "supervisor.log")
 
 
-def _follow(home: Home, pid: int | None) -> None:
-    """Watch another supervisor until all is ready."""
+def _follow(home: Home, pid: int, log: Path | None = None) -> None:
+    """Watch another supervisor, which prints to that log, until all is ready or it is gone."""
+    said = None
     with Progress() as progress:
         while True:
+            gone = not _runs(pid)  # asked first: what it wrote last is read after its end
             state = read_state(home)
-            if state and (pid is None or state.pid == pid):
+            if state and state.pid == pid:
                 progress.told(state)
+                said = state.message
                 if state.phase is BoxPhase.READY:
                     return
-            elif pid and not _runs(pid):
-                state = read_state(home)
-            if pid and not _runs(pid):
-                said = state.message if state and state.pid == pid else _last_words(home)
+            if gone:
+                if said is None and log:
+                    said = "\n".join(last_lines(log, 1))
                 raise BoxError(said or "it stopped while it started; see `oiab logs`")
             time.sleep(FOLLOW_EVERY)
-
-
-def _last_words(home: Home) -> str:
-    return "\n".join(last_lines(home.logs / "supervisor.log", 1))
 
 
 def _runs(pid: int) -> bool:

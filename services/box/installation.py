@@ -1,5 +1,6 @@
 """What runs on one machine: every process of the mesh, with what it needs and what it is told."""
 
+import asyncio
 import http.client
 import socket
 import sys
@@ -145,7 +146,7 @@ async def database(home: Home, settings: Settings, env: Mapping[str, str]) -> tu
     """The address of the database, and its process unless it is somebody else's."""
     if settings.database_url:
         url = settings.database_url.get_secret_value()
-        postgres.check_external(url)
+        await asyncio.to_thread(postgres.check_external, url)
         return url, None
     passwords = {
         postgres.OWNER: home.secret("postgres_password"),
@@ -153,5 +154,5 @@ async def database(home: Home, settings: Settings, env: Mapping[str, str]) -> tu
     }
     server = postgres.Postgres(home.postgres, home.run, passwords)
     lock = await postgres.lock_data(home.postgres)
-    server.create()
+    await asyncio.to_thread(server.create)
     return server.url, server.spec(lock, env)

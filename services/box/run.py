@@ -2,16 +2,21 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
+from services.box.errors import BoxError
 from services.box.home import Home
 from services.box.installation import Installation, database
 from services.box.leftovers import end_leftovers
-from services.box.process import ProcessSpec
+from services.box.process import Phase, ProcessSpec, ProcessState
 from services.box.settings import read_settings
-from services.box.state import BoxPhase, BoxState, write_state
+from services.box.state import BoxPhase, BoxState, read_state, write_state
 from services.box.supervisor import Supervisor
 
+T = TypeVar("T")
 Processes = Callable[[Installation, str, ProcessSpec | None], list[ProcessSpec]]
 
 
@@ -34,32 +39,64 @@ def run(
         BoxError: It cannot run; the message says why.
     """
     home.create()
+    settings = read_settings(home)
     with home.lock():
-        # What a killed supervisor left must be gone before its successors start.
+        state = BoxState.of_this_process(settings.address)
+        # What a killed supervisor left must be gone before its successors start, and stays written down until it is.
+        write_state(home, replace(state, processes=_left_behind(home)))
         end_leftovers(home)
-        home.state_file.unlink(missing_ok=True)
-        asyncio.run(_run(home, {**home.settings(), **environ}, told, processes))
+        installation = Installation(home, settings, {**home.settings(), **environ})
+        try:
+            asyncio.run(_run(installation, state, told, processes))
+        except BoxError as error:
+            write_state(home, replace(state, phase=BoxPhase.FAILED, message=str(error)))
+            raise
 
 
-async def _run(home: Home, environ: Mapping[str, str], told: Callable[[BoxState], None], processes: Processes) -> None:
-    installation = Installation(home, read_settings(home), environ)
-    installation.refuse_taken_port()
-    url, server = await database(home, installation.settings, installation.environment())
+async def _run(
+    installation: Installation, state: BoxState, told: Callable[[BoxState], None], processes: Processes
+) -> None:
+    home = installation.home
 
     def tell(state: BoxState) -> None:
         write_state(home, state)
         told(state)
 
+    stop = _stop_by_signal()
+    tell(state)
+    installation.refuse_taken_port()
+    prepared = await _unless_stopped(stop, database(home, installation.settings, installation.environment()))
+    if prepared is None:
+        tell(replace(state, phase=BoxPhase.STOPPING))
+        home.leave()
+        return
     supervisor = Supervisor(
         home,
-        processes(installation, url, server),
+        processes(installation, *prepared),
         installation.settings.address,
         told=tell,
         open_for_business=installation.open_for_business(),
     )
-    await supervisor.run(_stop_by_signal())
+    await supervisor.run(stop)
     if supervisor.state.phase is not BoxPhase.FAILED:
         home.leave()
+
+
+def _left_behind(home: Home) -> tuple[ProcessState, ...]:
+    left = read_state(home)
+    return tuple(process.moved(Phase.STOPPING, time.time()) for process in left.processes) if left else ()
+
+
+async def _unless_stopped(stop: asyncio.Event, awaited: Coroutine[Any, Any, T]) -> T | None:
+    """Wait for something, but no longer than until told to stop."""
+    waiting = asyncio.create_task(awaited)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done():
+        waiting.cancel()
+        return None
+    stopping.cancel()
+    return await waiting
 
 
 def _stop_by_signal() -> asyncio.Event:

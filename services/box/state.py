@@ -1,9 +1,11 @@
 """What the supervisor runs, written down for who asks from outside and for who cleans up after it."""
 
 import json
+import os
+import time
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -31,6 +33,12 @@ class BoxState:
     phase: BoxPhase = BoxPhase.STARTING
     message: str = ""
     processes: tuple[ProcessState, ...] = ()
+
+    @classmethod
+    def of_this_process(cls, address: str) -> Self:
+        """The first state of an installation that this process runs."""
+        created = psutil.Process().create_time()
+        return cls(address=address, pid=os.getpid(), create_time=created, since=time.time())
 
     @property
     def alive(self) -> bool:

@@ -1,14 +1,11 @@
 """The supervisor: starts processes in the order of what they need, keeps them running, stops them in order."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
-
-import psutil
 
 from services.box.child import PROBE_EVERY, Child
 from services.box.errors import BoxError
@@ -44,12 +41,7 @@ class Supervisor:
         self._told = told
         self._open_for_business = open_for_business
         self._children = {spec.name: Child(spec, home.logs, self._changed) for spec in specs}
-        self._state = BoxState(
-            address=address,
-            pid=os.getpid(),
-            create_time=psutil.Process().create_time(),
-            since=time.time(),
-        )
+        self._state = BoxState.of_this_process(address)
         self._moved = asyncio.Event()
 
     @property

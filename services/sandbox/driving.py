@@ -90,6 +90,8 @@ class TurnDriver:
         self._rate_limited = False
         self._asked_times: dict[str, float] = {}
         self._replies: dict[str, Reply] = {}
+        # A repeated answer waits for the first to take effect.
+        self._replying = asyncio.Lock()
 
     async def drive(self) -> None:
         """Run the turn to its terminal event."""
@@ -142,14 +144,18 @@ class TurnDriver:
         return self._run.ended or self._closing or self._abort_time is not None or self._idle_time is not None
 
     async def reply(self, permission_id: str, reply: Reply, message: str) -> None:
-        """Answer a permission.
+        """Answer a permission. The same answer twice is the same as once.
 
         Raises:
             PermissionNotFound: The turn does not wait for it.
         """
-        if self._run.ended or permission_id not in self._translator.pending_permissions:
-            raise PermissionNotFound("the turn does not wait for this permission", permissionId=permission_id)
-        await self._answer(permission_id, reply, message)
+        async with self._replying:
+            if self._run.replies.get(permission_id) is reply:
+                return
+            if self._run.ended or permission_id not in self._translator.pending_permissions:
+                raise PermissionNotFound("the turn does not wait for this permission", permissionId=permission_id)
+            await self._answer(permission_id, reply, message)
+            self._run.replies[permission_id] = reply
 
     async def _turn(self) -> Terminal:
         with self._hub.feed(self._session_id) as feed:

@@ -80,8 +80,10 @@ async def steer_turn(fleet: Fleet, turn_id: UUID, request_id: UUID, text: str) -
 
 
 async def reply_permission(fleet: Fleet, turn_id: UUID, permission_id: str, reply: Reply, message: str) -> None:
-    """Answer a permission that a run waits for."""
+    """Answer a permission that a run waits for. Who asks again because the answer was lost gets the same."""
     run = _run(fleet, turn_id)
+    if run.replies.get(permission_id) is reply:
+        return
     driver = _driver(fleet, run)
     if driver is None:
         raise PermissionNotFound("the turn does not wait for this permission", permissionId=permission_id)

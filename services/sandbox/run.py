@@ -18,6 +18,7 @@ from services.sandbox.event import (
     PermissionAsked,
     PermissionExpired,
     PermissionReplied,
+    Reply,
     Terminal,
     merged,
     size_of,
@@ -102,6 +103,8 @@ class Run:
         self.abort_requested = False
         # The requests whose words are in the turn.
         self.steered: set[UUID] = set()
+        # The answers that the user's permissions got, for who did not hear that they took effect.
+        self.replies: dict[str, Reply] = {}
         self.size = 0
         self._limit = limit
         self._events: deque[Numbered] = deque()

@@ -1,8 +1,12 @@
 """The files of one sandbox on the host: what survives, and what each start makes anew."""
 
+import contextlib
+import errno
 import json
+import os
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -10,9 +14,11 @@ from uuid import UUID
 from sandbox.agent import write_stub_plugin
 from services.kit.ids import DEFAULT_TENANT
 from services.sandbox.run import Model
-from services.sandbox.sandbox import RuntimeNotApplied
+from services.sandbox.sandbox import RuntimeNotApplied, SandboxStartFailed
 
 _ANY_PROVIDER = "*"
+# One file is open per level while a folder is removed.
+_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -97,11 +103,24 @@ class Volume:
         return self.root / "sandbox.log"
 
     def prepare(self, bundle: Bundle) -> None:
-        """Make everything that a start needs. No process of the sandbox may run."""
+        """Make everything that a start needs. No process of the sandbox may run.
+
+        Raises:
+            SandboxStartFailed: The disk, or what the agent left on it, does not allow it.
+        """
+        try:
+            self._prepare(bundle)
+        except OSError as error:
+            raise SandboxStartFailed("the files of the sandbox cannot be made ready") from error
+
+    def _prepare(self, bundle: Bundle) -> None:
         for folder in (self.root, self.home, self.workspace):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.home, self.workspace):
+            with _opened(folder):
+                pass
         for folder in (self.bridge, self.bundle, self.config):
-            shutil.rmtree(folder, ignore_errors=True)
+            _clear(folder)
         self.bridge.mkdir(mode=0o700)
         shutil.copytree(bundle.folder, self.bundle)
         write_stub_plugin(self.config)
@@ -115,3 +134,38 @@ def _make_mount_point(folder: Path, *names: str) -> None:
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             folder.unlink()
         folder.mkdir(exist_ok=True)
+        with _opened(folder):
+            pass
+
+
+def _clear(folder: Path) -> None:
+    """Take away a folder that the agent may have written into. One that it made irremovable is set aside."""
+    with contextlib.suppress(OSError):
+        _remove(folder)
+    if os.path.lexists(folder):
+        folder.rename(folder.with_name(f"{folder.name}-{secrets.token_hex(4)}"))
+
+
+def _remove(folder: Path | str, parent: int | None = None, depth: int = _DEPTH) -> None:
+    if not depth:
+        raise OSError(errno.EMFILE, "nested too deeply")
+    with _opened(folder, parent) as handle:
+        with os.scandir(f"/proc/self/fd/{handle}") as entries:
+            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for name, is_folder in found:
+            if is_folder:
+                _remove(name, handle, depth - 1)
+            else:
+                os.unlink(name, dir_fd=handle)
+    os.rmdir(folder, dir_fd=parent)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path | str, parent: int | None = None) -> Iterator[int]:
+    """A handle on a folder whose modes the agent may have taken away: they are given back. Links are not followed."""
+    handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        Path(f"/proc/self/fd/{handle}").chmod(0o700)
+        yield handle
+    finally:
+        os.close(handle)

@@ -99,9 +99,25 @@ async def test_a_permission_is_asked_and_answered(rig: Rig, sandbox_id: str, rep
     assert (replied.permission_id, replied.reply) == (asked.permission_id, reply)
     assert finished.outcome == outcome
     assert events[-1].HasField("completed")
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await rig.reply(request.turn_id, asked.permission_id, reply)
-    assert reason_of(refused.value) == "PERMISSION_NOT_FOUND"
+    await rig.reply(request.turn_id, asked.permission_id, reply)
+    for permission, other in ((asked.permission_id, turns.PERMISSION_REPLY_ALWAYS), ("per_none", reply)):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await rig.reply(request.turn_id, permission, other)
+        assert reason_of(refused.value) == "PERMISSION_NOT_FOUND"
+
+
+async def test_the_same_answer_at_the_same_time_is_one(rig: Rig, sandbox_id: str) -> None:
+    request = rig.turn(sandbox_id, scenario("bash", command="rm -f nothing; sleep 0.3", after="Done."))
+
+    async def thrice(permission_id: str) -> None:
+        once = turns.PERMISSION_REPLY_ONCE
+        await asyncio.gather(*(rig.reply(request.turn_id, permission_id, once) for _ in range(3)))
+
+    events = await rig.run(
+        request, lambda e: thrice(e.permission_asked.permission_id) if e.HasField("permission_asked") else None
+    )
+    assert sum(event.HasField("permission_replied") for event in events) == 1
+    assert events[-1].HasField("completed")
 
 
 async def test_a_refusal_with_a_word_lets_the_agent_go_on(rig: Rig, sandbox_id: str) -> None:

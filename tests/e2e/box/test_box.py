@@ -1,5 +1,6 @@
 """An installation as processes: what dies is started again, and nothing is ever left behind."""
 
+import fcntl
 import json
 import os
 import signal
@@ -214,10 +215,47 @@ def test_homes_side_by_side(running: SmallBox, make_box: Callable[[], SmallBox])
 def test_a_taken_port_is_said(running: SmallBox, make_box: Callable[[], SmallBox]) -> None:
     other = make_box()
     other.port = running.port
-    refused = other.oiab("up")
-    assert refused.returncode == 1
-    assert "OIAB_PORT" in refused.stderr
-    assert other.alive() == []
+    for arguments in (("up",), ("up", "--detach")):
+        refused = other.oiab(*arguments)
+        assert refused.returncode == 1
+        assert "OIAB_PORT" in refused.stderr
+        assert other.alive() == []
+
+
+def test_down_ends_a_start_that_has_no_process_yet(make_box: Callable[[], SmallBox]) -> None:
+    box = make_box()
+    box.home.create()
+    with box.home.postgres.with_name("postgres.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with subprocess.Popen((sys.executable, "-m", "services.box", "up"), env=box.env, cwd=ROOT) as up:
+            until(lambda: running_state(box.home) is not None)
+            assert box.oiab("down").stdout.strip() == "stopped"
+            assert up.wait(5) == 0
+    assert not box.home.postgres.exists()
+
+
+def test_who_comes_second_hears_that_the_first_failed(make_box: Callable[[], SmallBox]) -> None:
+    box = make_box()
+    box.home.create()
+    first = """if True:
+        import os, time
+        from dataclasses import replace
+        from services.box.home import Home
+        from services.box.state import BoxPhase, BoxState, write_state
+        home = Home.locate(os.environ)
+        with home.lock():
+            print("held", flush=True)
+            time.sleep(2)
+            state = BoxState.of_this_process("")
+            write_state(home, replace(state, phase=BoxPhase.FAILED, message="the first had no luck"))
+            time.sleep(3)
+        """
+    argv = (sys.executable, "-c", first)
+    with subprocess.Popen(argv, env=box.env, cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout
+        assert supervisor.stdout.readline() == "held\n"
+        second = box.oiab("up")
+    assert (second.returncode, second.stderr.strip()) == (1, "the first had no luck")
 
 
 def test_a_service_that_cannot_start_is_said(make_box: Callable[[], SmallBox]) -> None:
