@@ -157,7 +157,7 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
     ) -> queue_service_pb2.ListSchedulesResponse:
         cursor = page_cursor(request.page_token, tenant=request.tenant_id)
         size = page_size(request.page_size)
-        after = str(cursor["after"]) if cursor else ""
+        after = cursor.text("after") if cursor else ""
         found = await operations.list_schedules(self._store, UUID(request.tenant_id), after, size + 1)
         token = page_token({"after": found[size - 1].name}, tenant=request.tenant_id) if len(found) > size else ""
         return queue_service_pb2.ListSchedulesResponse(
