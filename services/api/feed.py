@@ -1,4 +1,4 @@
-"""The live ends of the logs: events go to their readers before they are on disk.
+"""The live ends of the logs: events go to their readers from memory, once they are on disk.
 
 A feed holds the last events of one turn in memory. Readers ask it for what comes after their own cursor, each at its
 own pace, so that a slow reader costs nothing and delays nobody: one that falls behind what the feed still holds reads

@@ -1,10 +1,12 @@
 """Between the contract and the nouns of Api, field by field."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import groupby
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from orginabox.api.v1 import session_pb2, turn_pb2
+from orginabox.api.v1 import session_pb2, session_service_pb2, turn_pb2
 from orginabox.errors.v1 import error_reason_pb2
 from orginabox.runtime.v1 import model_pb2
 from orginabox.turn.v1 import turn_event_pb2
@@ -120,8 +122,12 @@ def checkpoint(turn_id: UUID, sequence: int) -> turn_event_pb2.TurnEvent:
 
 
 def answer_of(turn: Turn, events: list[bytes]) -> bytes:
-    """What the agent said in a turn, out of its events: texts and tool calls in the order in which they began."""
+    """What was said in a turn after its prompt, out of its events, as the messages of a ListMessagesResponse.
+
+    Texts and tool calls stand in the order in which they began, and what the user said meanwhile stands between them.
+    """
     parts: dict[str, session_pb2.MessagePart] = {}
+    times: dict[str, Timestamp] = {}
     for data in events:
         event = turn_event_pb2.TurnEvent.FromString(data)
         match event.WhichOneof("event"):
@@ -140,16 +146,31 @@ def answer_of(turn: Turn, events: list[bytes]) -> bytes:
                 done = event.tool_finished
                 call.tool, call.outcome, call.output, call.error = done.tool, done.outcome, done.output, done.error
                 call.title = done.title or call.title
+            case "user_steered":
+                name = f"said:{event.sequence}"
+                parts[name], times[name] = session_pb2.MessagePart(text=event.user_steered.text), event.create_time
             case _:
                 pass
-    message = session_pb2.Message(
-        message_id=f"{turn.id}:assistant",
-        turn_id=str(turn.id),
-        role=session_pb2.ROLE_ASSISTANT,
-        parts=parts.values(),
-        create_time=time_to_proto(turn.end_time),
-    )
-    return message.SerializeToString()
+    return session_service_pb2.ListMessagesResponse(messages=_messages(turn, parts, times)).SerializeToString()
+
+
+def _messages(
+    turn: Turn, parts: dict[str, session_pb2.MessagePart], times: dict[str, Timestamp]
+) -> Iterator[session_pb2.Message]:
+    """The messages that parts make: a new one whenever another one speaks. The last is the agent's, if an empty one."""
+    speeches = [(steered, list(names)) for steered, names in groupby(parts, times.__contains__)]
+    if not speeches or speeches[-1][0]:
+        speeches.append((False, []))
+    for number, (steered, names) in enumerate(speeches):
+        # The prompt is the turn's `user`, the first answer its `assistant`.
+        speaker = f"user:{number}" if steered else f"assistant:{number}" if number else "assistant"
+        yield session_pb2.Message(
+            message_id=f"{turn.id}:{speaker}",
+            turn_id=str(turn.id),
+            role=session_pb2.ROLE_USER if steered else session_pb2.ROLE_ASSISTANT,
+            parts=[parts[name] for name in names],
+            create_time=times[names[0]] if steered else time_to_proto(turn.end_time),
+        )
 
 
 def _tool_call(parts: dict[str, session_pb2.MessagePart], call_id: str) -> session_pb2.ToolCall:
@@ -159,7 +180,7 @@ def _tool_call(parts: dict[str, session_pb2.MessagePart], call_id: str) -> sessi
 
 
 def messages_to_proto(turn: Turn, answer: bytes | None) -> list[session_pb2.Message]:
-    """What was said in a turn: the prompt, and the answer once there is one."""
+    """What was said in a turn: the prompt, and what followed once it has ended."""
     said = session_pb2.Message(
         message_id=f"{turn.id}:user",
         turn_id=str(turn.id),
@@ -167,4 +188,4 @@ def messages_to_proto(turn: Turn, answer: bytes | None) -> list[session_pb2.Mess
         parts=[session_pb2.MessagePart(text=turn.text)],
         create_time=time_to_proto(turn.create_time),
     )
-    return [said, session_pb2.Message.FromString(answer)] if answer else [said]
+    return [said, *(session_service_pb2.ListMessagesResponse.FromString(answer).messages if answer else ())]

@@ -72,8 +72,9 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
         return pb.DeleteSessionResponse()
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
-        # A turn is two messages, and a page never cuts one in two.
-        limit = max(1, page_size(request.page_size) // 2)
+        # A turn is two messages or, when it was steered, more; a page never cuts one in two.
+        size = page_size(request.page_size)
+        limit = max(1, size // 2)
         cursor = page_cursor(request.page_token, list="messages", session=request.session_id)
         history = await operations.list_history(
             self._store,
@@ -83,13 +84,18 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
             limit + 1,
             mapping.answer_of,
         )
-        page, more = history[:limit], len(history) > limit
-        return pb.ListMessagesResponse(
-            messages=[message for turn, answer in page for message in mapping.messages_to_proto(turn, answer)],
-            next_page_token=page_token({"ordinal": page[-1][0].ordinal}, list="messages", session=request.session_id)
-            if more
-            else "",
-        )
+        response = pb.ListMessagesResponse()
+        shown = 0
+        for turn, answer in history[:limit]:
+            said = mapping.messages_to_proto(turn, answer)
+            if shown and len(response.messages) + len(said) > size:
+                break
+            response.messages.extend(said)
+            shown += 1
+        if shown < len(history):
+            last = history[shown - 1][0].ordinal
+            response.next_page_token = page_token({"ordinal": last}, list="messages", session=request.session_id)
+        return response
 
     async def ListInbox(self, request: pb.ListInboxRequest, context: Context) -> pb.ListInboxResponse:
         limit = page_size(request.page_size)

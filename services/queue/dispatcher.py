@@ -6,7 +6,7 @@ in the task of a call: a stream that is cut cuts no transaction.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -29,7 +29,7 @@ LONGEST_RETRY_SECONDS = 1.0
 @dataclass(frozen=True, slots=True)
 class _Settling:
     session: WorkSession
-    settlement: Settlement
+    settlements: Sequence[Settlement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Dispatcher:
         self._pace = pace
         self._instance = instance
         self._sessions: dict[UUID, WorkSession] = {}
-        self._settler: Batcher[_Settling | _Closing, None] = Batcher(self._settle, MAX_BATCH)
+        self._settler: Batcher[_Settling | _Closing, None] = Batcher(self._settle, MAX_BATCH, _weight)
         self._drained_at: dict[frozenset[str], int] = {}
         self._in_doubt = False
         self._stopping = False
@@ -100,10 +100,15 @@ class Dispatcher:
         if self._may_find_work(session.kinds):
             self._bell.work.set()
 
-    def settle(self, session: WorkSession, job_id: UUID, token: UUID, failure: Failure | None) -> None:
-        """Take a settlement in. The worker is told when it is on disk."""
-        if lease := session.begin_settling(job_id, token):
-            self._settler.put(_Settling(session, Settlement(lease, failure)))
+    def settle(self, session: WorkSession, words: Iterable[tuple[str, str, Failure | None]]) -> None:
+        """Take settlements in: job, token and, if it failed, why. The worker is told when they are on disk."""
+        settlements = [
+            Settlement(lease, failure)
+            for job_id, token, failure in words
+            if (lease := session.begin_settling(job_id, token))
+        ]
+        for first in range(0, len(settlements), MAX_BATCH):
+            self._settler.put(_Settling(session, settlements[first : first + MAX_BATCH]))
 
     def doubt(self) -> None:
         """Compare the leases in memory with those on disk before the next claim: an answer or a commit was lost."""
@@ -202,14 +207,15 @@ class Dispatcher:
     async def _settle(self, items: Sequence[_Settling | _Closing]) -> Sequence[None]:
         settling = [item for item in items if isinstance(item, _Settling)]
         closing = [item for item in items if isinstance(item, _Closing)]
-        for item, settled in zip(settling, await self._settle_surely(settling, closing), strict=True):
-            item.session.end_settling(item.settlement.lease, settled=settled)
+        standing = await self._settle_surely([found for item in settling for found in item.settlements], closing)
+        for item in settling:
+            for settlement in item.settlements:
+                item.session.end_settling(settlement.lease, settled=settlement.lease.token in standing)
         return [None] * len(items)
 
-    async def _settle_surely(self, items: Sequence[_Settling], closing: Collection[_Closing]) -> list[bool]:
-        """Settle, however long the database is away. Says of each whether it is on disk."""
+    async def _settle_surely(self, settlements: Sequence[Settlement], closing: Collection[_Closing]) -> Collection[str]:
+        """Settle, however long the database is away. Returns the tokens of what is on disk."""
         pause = RETRY_SECONDS
-        settlements = [item.settlement for item in items]
         lost = [item.session.id for item in closing if not item.returned]
         returned = [item.session.id for item in closing if item.returned]
         while True:
@@ -221,8 +227,8 @@ class Dispatcher:
                 pause = min(pause * 2, LONGEST_RETRY_SECONDS)
                 continue
             except Exception as error:  # noqa: BLE001 - one bad settlement must not stop all others
-                log().error("settlement failed", exc_info=error, settlements=len(items), sessions=len(closing))
-                return await self._settle_apart(items, closing)
+                log().error("settlement failed", exc_info=error, settlements=len(settlements), sessions=len(closing))
+                return await self._settle_apart(settlements, closing)
             metrics.SETTLED.observe(len(settlements))
             metrics.tell_outcomes(settled.outcomes)
             metrics.LEASES_LOST.labels("stream broke").inc(settled.lost)
@@ -233,16 +239,22 @@ class Dispatcher:
             if settled.more:
                 for closed in closing:
                     self._settler.put(closed)
-            return [settlement.lease.token in settled.tokens for settlement in settlements]
+            return settled.tokens
 
-    async def _settle_apart(self, items: Sequence[_Settling], closing: Collection[_Closing]) -> list[bool]:
+    async def _settle_apart(self, settlements: Sequence[Settlement], closing: Collection[_Closing]) -> Collection[str]:
         """Settle one by one. A settlement that fails alone is refused; a session that does is left to the reaper."""
-        if len(items) + len(closing) <= 1:
-            return [False] * len(items)
-        settled = [found for item in items for found in await self._settle_surely([item], [])]
+        if len(settlements) + len(closing) <= 1:
+            return frozenset()
+        settled: set[str] = set()
+        for settlement in settlements:
+            settled.update(await self._settle_surely([settlement], []))
         for closed in closing:
             await self._settle_surely([], [closed])
         return settled
+
+
+def _weight(item: _Settling | _Closing) -> int:
+    return len(item.settlements) if isinstance(item, _Settling) else 1
 
 
 def _slots(sessions: Sequence[WorkSession]) -> list[WorkSession]:

@@ -42,6 +42,7 @@ class JobState(StrEnum):
         return "delayed" if self in DELAYED else self.value
 
 
+STATES = {state.value: state for state in JobState}
 DELAYED = frozenset({JobState.SCHEDULED, JobState.RETRYING})
 ENDED = frozenset({JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED})
 
@@ -183,7 +184,7 @@ class Lease:
     tenant_id: UUID
     id: UUID
     key: str
-    token: UUID
+    token: str
     session_id: UUID
     attempt: int
     max_attempts: int

@@ -60,7 +60,7 @@ class Settled:
         lost: How many leases ended because the stream of their worker broke.
     """
 
-    tokens: set[UUID] = field(default_factory=set)
+    tokens: set[str] = field(default_factory=set)
     freed: list[Place] = field(default_factory=list)
     delayed: bool = False
     more: bool = False
@@ -304,20 +304,20 @@ async def settle(
         leases = [*(settlement.lease for settlement in settlements), *dropped]
         await tx.lock_keys((lease.tenant_id, lease.key) for lease in leases)
         done, failed = _split(settlements)
-        ended = await tx.end_leases([(lease, lease.completed()) for lease in done])
-        tokens = set(ended)
+        completed = await tx.complete_leases(done)
+        tokens = completed.tokens
         standing = await tx.lock_leases([*(settlement.lease for settlement in failed), *dropped])
         endings = _fail(failed, standing) + _drop(dropped, standing, returned)
         tokens |= {lease.token for lease, _ in endings}
         freed, released = await _end(tx, endings)
-        released |= await _follow(tx, ended.values())
+        released |= await _follow(tx, completed.needed)
         if late := [lease for lease in leases if lease.token not in tokens]:
             tokens |= await tx.settled_before(late)
         freed += await tx.promote((lease.tenant_id, lease.key) for lease in leases)
         more = len(left) == MAX_BATCH
         if not more:
             await tx.close_sessions([*lost, *returned])
-        outcomes = [job.state for job in ended.values()] + _outcomes(endings)
+        outcomes = completed.states + _outcomes(endings)
         return Settled(
             tokens,
             freed,
@@ -328,7 +328,7 @@ async def settle(
         )
 
 
-def _fail(failed: Sequence[Settlement], standing: Mapping[UUID, Lease]) -> list[tuple[Lease, Outcome]]:
+def _fail(failed: Sequence[Settlement], standing: Mapping[str, Lease]) -> list[tuple[Lease, Outcome]]:
     """What becomes of the attempts that failed, of those whose leases stand."""
     return [
         (lease, lease.failed(settlement.failure, random.random()))  # noqa: S311 - spreads load
@@ -338,7 +338,7 @@ def _fail(failed: Sequence[Settlement], standing: Mapping[UUID, Lease]) -> list[
 
 
 def _drop(
-    dropped: Sequence[Lease], standing: Mapping[UUID, Lease], returned: Collection[UUID]
+    dropped: Sequence[Lease], standing: Mapping[str, Lease], returned: Collection[UUID]
 ) -> list[tuple[Lease, Outcome]]:
     """What becomes of the leases of sessions that ended."""
     leases = [lease for found in dropped if (lease := standing.get(found.token))]
@@ -525,7 +525,7 @@ async def leases_of(store: Store, sessions: Collection[UUID]) -> list[Lease]:
         return await tx.leases_of(sessions, count=None)
 
 
-async def cancelled_leases(store: Store, sessions: Collection[UUID]) -> list[tuple[UUID, UUID, UUID]]:
+async def cancelled_leases(store: Store, sessions: Collection[UUID]) -> list[tuple[UUID, UUID, str]]:
     """Read session, job and token of the leases whose workers have to be told to stop."""
     async with store.transaction() as tx:
         return await tx.cancelled_leases(sessions)

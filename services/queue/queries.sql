@@ -161,8 +161,8 @@ FROM candidate
 WHERE job.ctid = candidate.row
     AND EXISTS (SELECT FROM worker_session WHERE worker_session.id = (%(session_ids)s::uuid[])[candidate.slot])
 RETURNING job.tenant_id, job.id, job.kind, job.key, job.state, job.priority, job.attempt, job.max_attempts, job.payload,
-    job.idempotency_key, job.run_time, job.create_time, job.trace_parent, job.last_error, job.session_id, job.token,
-    job.seq, job.vt, job.lane, job.deadline, nullif(job.depends_on, '{}') AS depends_on;
+    job.idempotency_key, job.run_time, job.create_time, job.trace_parent, job.last_error, job.session_id,
+    job.token::text, job.seq, job.vt, job.lane, job.deadline, nullif(job.depends_on, '{}') AS depends_on;
 
 -- name: lock_lanes
 -- Let nobody else claim from these lanes until the transaction ends. The lanes come sorted.
@@ -178,13 +178,40 @@ WHERE share.lane = ANY(%(lanes)s::integer[]) AND share.max_in_flight > 0;
 
 -- name: lock_leases
 -- Read the leases that still stand under these tokens, and hold their jobs until the transaction ends.
-SELECT job.tenant_id, job.id, job.key, job.token, job.session_id, job.attempt, job.max_attempts,
+SELECT job.tenant_id, job.id, job.key, job.token::text, job.session_id, job.attempt, job.max_attempts,
     job.cancel_time IS NOT NULL AS cancelled, coalesce(job.deadline <= job.cancel_time, false) AS overdue
 FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[]) AS held (tenant_id, id, token)
 JOIN job ON job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token
 WHERE job.session_id IS NOT NULL -- is leased, in words that keep the planner to the primary key
 ORDER BY job.tenant_id, job.id
 FOR UPDATE OF job;
+
+-- name: complete_leases
+-- Move leased jobs that are done to the ended ones. One whose worker was asked to stop ends as cancelled or, if that was
+-- because its deadline had passed, as dead. Returns a row for each job that others may depend on, and one for all others
+-- of a state: this is the busiest of all statements. Its arrays come as text, which is the fastest way in.
+WITH ended AS (
+    DELETE FROM job
+    USING unnest(%(tenant_ids)s::text::uuid[], %(ids)s::text::uuid[], %(tokens)s::text::uuid[])
+        AS held (tenant_id, id, token)
+    WHERE job.tenant_id = held.tenant_id AND job.id = held.id AND job.token = held.token
+        AND job.session_id IS NOT NULL -- is leased
+    RETURNING job.*, CASE
+        WHEN cancel_time IS NULL THEN 'completed' WHEN deadline <= cancel_time THEN 'dead' ELSE 'cancelled'
+    END::job_state AS end_state
+), kept AS (
+    INSERT INTO ended_job (
+        tenant_id, id, kind, key, state, priority, attempt, max_attempts, run_time, create_time, end_time, token,
+        idempotency_key, trace_parent, last_error, payload, deadline, depends_on
+    )
+    SELECT tenant_id, id, kind, key, end_state, priority, attempt, max_attempts, run_time, create_time,
+        clock_timestamp(), token, idempotency_key, trace_parent,
+        CASE WHEN end_state = 'dead' THEN 'its deadline passed' ELSE last_error END, payload, deadline, depends_on
+    FROM ended
+)
+SELECT end_state AS state, CASE WHEN needed THEN tenant_id END AS tenant_id, CASE WHEN needed THEN id END AS id,
+    needed, string_agg(token::text, ',') AS tokens
+FROM ended GROUP BY end_state, needed, CASE WHEN needed THEN tenant_id END, CASE WHEN needed THEN id END;
 
 -- name: end_leases
 -- Move leased jobs to the ended ones. One whose worker was asked to stop ends as cancelled or, if that was because its
@@ -212,7 +239,7 @@ WITH ended AS (
         ), payload, deadline, depends_on
     FROM ended
 )
-SELECT token, tenant_id, id, needed, CASE
+SELECT token::text, tenant_id, id, needed, CASE
     WHEN cancel_time IS NULL THEN end_state WHEN deadline <= cancel_time THEN 'dead' ELSE 'cancelled'
 END AS state
 FROM ended;
@@ -233,7 +260,7 @@ RETURNING job.state, job.kind, job.priority, job.vt;
 
 -- name: settled_before
 -- Read which of these leases were settled earlier, by a commit whose answer was lost.
-SELECT held.token
+SELECT held.token::text
 FROM unnest(%(tenant_ids)s::uuid[], %(ids)s::uuid[], %(tokens)s::uuid[]) AS held (tenant_id, id, token)
 CROSS JOIN LATERAL (
     SELECT FROM ended_job
@@ -444,7 +471,7 @@ WHERE tenant_id = %(tenant_id)s::uuid AND id = %(id)s::uuid AND state = 'leased'
 
 -- name: cancelled_leases
 -- Read the leases of these sessions whose workers have to be told to stop.
-SELECT session_id, id, token FROM job
+SELECT session_id, id, token::text FROM job
 WHERE session_id = ANY(%(session_ids)s::uuid[]) AND cancel_time IS NOT NULL;
 
 -- name: ended_job
@@ -535,14 +562,14 @@ DELETE FROM worker_session WHERE instance = %(instance)s::text;
 
 -- name: leases_of
 -- Read the leases of sessions.
-SELECT tenant_id, id, key, token, session_id, attempt, max_attempts, cancel_time IS NOT NULL AS cancelled,
+SELECT tenant_id, id, key, token::text, session_id, attempt, max_attempts, cancel_time IS NOT NULL AS cancelled,
     coalesce(deadline <= cancel_time, false) AS overdue
 FROM job WHERE session_id = ANY(%(session_ids)s::uuid[]) AND state = 'leased'
 LIMIT %(count)s::integer;
 
 -- name: orphaned_leases
 -- Read the leases whose session is gone, and those whose worker was asked to stop and has not said that it did.
-SELECT tenant_id, id, key, token, session_id, attempt, max_attempts, cancel_time IS NOT NULL AS cancelled,
+SELECT tenant_id, id, key, token::text, session_id, attempt, max_attempts, cancel_time IS NOT NULL AS cancelled,
     coalesce(deadline <= cancel_time, false) AS overdue
 FROM job
 WHERE state = 'leased' AND (

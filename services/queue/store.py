@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +21,7 @@ from services.kit.errors import ServiceUnavailable
 from services.kit.postgres import Database, Row, Transaction
 from services.kit.queries import load_queries
 from services.queue.heads import Place, Position, Stretch
-from services.queue.job import EndedJob, Job, JobState, KindStats, Lease, NewJob, Outcome, PlacedJob
+from services.queue.job import STATES, EndedJob, Job, JobState, KindStats, Lease, NewJob, Outcome, PlacedJob
 from services.queue.pace import NOBODY, Mark, TenantShare
 from services.queue.schedule import Schedule
 
@@ -43,6 +43,15 @@ class Claimed:
 
     leased: list[tuple[Job, Lease]]
     reached: dict[Stretch, Position]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Leases that ended with the completion of their jobs: tokens, states, and the jobs that others may depend on."""
+
+    tokens: set[str] = field(default_factory=set)
+    states: list[JobState] = field(default_factory=list)
+    needed: list[EndedJob] = field(default_factory=list)
 
 
 class QueueTransaction:
@@ -76,7 +85,7 @@ class QueueTransaction:
             run_times=[job.run_time for job in jobs],
             vts=vts,
             deadlines=[job.deadline for job in jobs],
-            depend=["{" + ",".join(map(str, job.depends_on)) + "}" for job in jobs],
+            depend=[_array(job.depends_on) for job in jobs],
         )
         asked = {job.id: job for job in jobs}
         return {row["id"]: _placed(asked[row["id"]], row) for row in rows}
@@ -142,13 +151,32 @@ class QueueTransaction:
         rows = await self._tx.many("rooms_in_lanes", lanes=list(lanes))
         return {row["lane"]: row["room"] for row in rows}
 
-    async def lock_leases(self, leases: Collection[Lease]) -> dict[UUID, Lease]:
+    async def lock_leases(self, leases: Collection[Lease]) -> dict[str, Lease]:
         """Those leases that still stand, as they are now, by token. Their jobs are held until the transaction ends."""
         if not leases:
             return {}
         return {row["token"]: _lease(row) for row in await self._tx.many("lock_leases", **_lease_columns(leases))}
 
-    async def end_leases(self, endings: Collection[tuple[Lease, Outcome]]) -> dict[UUID, EndedJob]:
+    async def complete_leases(self, leases: Collection[Lease]) -> Completed:
+        """Move jobs that are done to the ended ones, those of them whose leases still stand."""
+        completed = Completed()
+        if not leases:
+            return completed
+        rows = await self._tx.many(
+            "complete_leases",
+            tenant_ids=_array(lease.tenant_id for lease in leases),
+            ids=_array(lease.id for lease in leases),
+            tokens=_array(lease.token for lease in leases),
+        )
+        for row in rows:
+            tokens = row["tokens"].split(",")
+            completed.tokens.update(tokens)
+            completed.states.extend([STATES[row["state"]]] * len(tokens))
+            if row["needed"]:
+                completed.needed.append(_ended(row))
+        return completed
+
+    async def end_leases(self, endings: Collection[tuple[Lease, Outcome]]) -> dict[str, EndedJob]:
         """Move jobs to the ended ones, and return those whose leases still stood, by token."""
         if not endings:
             return {}
@@ -172,7 +200,7 @@ class QueueTransaction:
     async def ended_states(self, jobs: Collection[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], JobState]:
         """How those jobs have ended that have, by tenant and id."""
         rows = await self._tx.many("ended_states", **_id_columns(jobs))
-        return {(row["tenant_id"], row["id"]): JobState(row["state"]) for row in rows}
+        return {(row["tenant_id"], row["id"]): STATES[row["state"]] for row in rows}
 
     async def put_dependencies(self, waits: Collection[tuple[UUID, UUID, UUID]]) -> None:
         """Remember which job waits for which: tenant, job, and the one that it needs."""
@@ -220,7 +248,7 @@ class QueueTransaction:
         rows = await self._tx.many("requeue_leases", **_ending_columns(endings), delays=delays)
         return _places(row for row in rows if row["state"] == JobState.READY)
 
-    async def settled_before(self, leases: Collection[Lease]) -> set[UUID]:
+    async def settled_before(self, leases: Collection[Lease]) -> set[str]:
         """The tokens of those leases that an earlier commit settled."""
         rows = await self._tx.many("settled_before", **_lease_columns(leases))
         return {row["token"] for row in rows}
@@ -262,18 +290,18 @@ class QueueTransaction:
     async def lock_job(self, tenant_id: UUID, job_id: UUID) -> JobState | None:
         """The state of a live job, which is held until the transaction ends."""
         row = await self._tx.one("lock_job", tenant_id=tenant_id, id=job_id)
-        return JobState(row["state"]) if row else None
+        return STATES[row["state"]] if row else None
 
     async def ended_job(self, tenant_id: UUID, job_id: UUID) -> tuple[str, JobState] | None:
         """The key and the state of an ended job, which is held until the transaction ends."""
         row = await self._tx.one("ended_job", tenant_id=tenant_id, id=job_id)
-        return (row["key"], JobState(row["state"])) if row else None
+        return (row["key"], STATES[row["state"]]) if row else None
 
     async def ask_to_stop(self, tenant_id: UUID, job_id: UUID) -> None:
         """Mark a job that a worker has, so that the worker is told to stop."""
         await self._tx.run("ask_to_stop", tenant_id=tenant_id, id=job_id)
 
-    async def cancelled_leases(self, sessions: Collection[UUID]) -> list[tuple[UUID, UUID, UUID]]:
+    async def cancelled_leases(self, sessions: Collection[UUID]) -> list[tuple[UUID, UUID, str]]:
         """Session, job and token of the leases whose workers have to stop."""
         rows = await self._tx.many("cancelled_leases", session_ids=list(sessions))
         return [(row["session_id"], row["id"], row["token"]) for row in rows]
@@ -518,7 +546,7 @@ def _placed(asked: NewJob, row: Row) -> PlacedJob:
         id=asked.id,
         kind=asked.kind,
         key=asked.key,
-        state=JobState(row["state"]),
+        state=STATES[row["state"]],
         priority=asked.priority,
         attempt=0,
         max_attempts=asked.max_attempts,
@@ -540,7 +568,7 @@ def _job(row: Row) -> Job:
         id=row["id"],
         kind=row["kind"],
         key=row["key"],
-        state=JobState(row["state"]),
+        state=STATES[row["state"]],
         priority=row["priority"],
         attempt=row["attempt"],
         max_attempts=row["max_attempts"],
@@ -571,8 +599,13 @@ def _lease(row: Row) -> Lease:
     )
 
 
+def _array(values: Iterable[UUID | str]) -> str:
+    """An array as text, of values that need no quotes."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
 def _ended(row: Row) -> EndedJob:
-    return EndedJob(row["tenant_id"], row["id"], JobState(row["state"]), row["needed"])
+    return EndedJob(row["tenant_id"], row["id"], STATES[row["state"]], row["needed"])
 
 
 def _id_columns(jobs: Collection[tuple[UUID, UUID]]) -> dict[str, list[UUID]]:

@@ -17,23 +17,24 @@ class Leased:
     """Run this job."""
 
     job: Job
-    token: UUID
+    job_id: str
+    token: str
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
     """The settlement is on disk."""
 
-    job_id: UUID
-    token: UUID
+    job_id: str
+    token: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     """The lease has ended: stop the job."""
 
-    job_id: UUID
-    token: UUID
+    job_id: str
+    token: str
     cancelled: bool = False
 
 
@@ -52,11 +53,13 @@ class Holding:
     """A lease in the hands of the worker.
 
     Attributes:
+        job_id: As the worker knows it: ids are turned into text once.
         settling: The worker has settled it, and the commit is under way.
         asked_to_stop: The worker was told that the job was cancelled.
     """
 
     lease: Lease
+    job_id: str
     settling: bool = False
     asked_to_stop: bool = False
 
@@ -77,7 +80,7 @@ class WorkSession:
     credit: int = 0
     draining: bool = False
     closed: bool = False
-    holdings: dict[UUID, Holding] = field(default_factory=dict)
+    holdings: dict[str, Holding] = field(default_factory=dict)
     outbox: deque[Message] = field(default_factory=deque)
     told: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -97,16 +100,17 @@ class WorkSession:
     def deliver(self, job: Job, lease: Lease) -> None:
         """Hand a job to the worker."""
         self.credit -= 1
-        self.holdings[lease.token] = Holding(lease)
-        self._tell(Leased(job, lease.token))
+        job_id = str(lease.id)
+        self.holdings[lease.token] = Holding(lease, job_id)
+        self._tell(Leased(job, job_id, lease.token))
 
-    def begin_settling(self, job_id: UUID, token: UUID) -> Lease | None:
+    def begin_settling(self, job_id: str, token: str) -> Lease | None:
         """The lease that the worker settles, if it stands and is not being settled already.
 
         A token that the session does not hold is answered with the end of its lease.
         """
         holding = self.holdings.get(token)
-        if holding is None or holding.lease.id != job_id:
+        if holding is None or holding.job_id != job_id:
             self._tell(Ended(job_id, token))
             return None
         if holding.settling:
@@ -116,22 +120,21 @@ class WorkSession:
 
     def end_settling(self, lease: Lease, *, settled: bool) -> None:
         """Tell the worker what became of its settlement."""
-        if self.holdings.pop(lease.token, None):
-            self._tell(Settled(lease.id, lease.token) if settled else Ended(lease.id, lease.token))
+        if holding := self.holdings.pop(lease.token, None):
+            self._tell(Settled(holding.job_id, lease.token) if settled else Ended(holding.job_id, lease.token))
 
-    def ask_to_stop(self, token: UUID) -> None:
+    def ask_to_stop(self, token: str) -> None:
         """Tell the worker, once, that a job was cancelled. The lease stands until it settles it."""
         holding = self.holdings.get(token)
         if holding and not holding.asked_to_stop:
             holding.asked_to_stop = True
-            self._tell(Ended(holding.lease.id, token, cancelled=True))
+            self._tell(Ended(holding.job_id, token, cancelled=True))
 
-    def drop_all_but(self, standing: Iterable[UUID]) -> None:
+    def drop_all_but(self, standing: Iterable[str]) -> None:
         """Tell the worker of every lease that does not stand any more, unless its settlement is under way."""
         gone = self.holdings.keys() - set(standing)
         for token in [token for token in gone if not self.holdings[token].settling]:
-            lease = self.holdings.pop(token).lease
-            self._tell(Ended(lease.id, token))
+            self._tell(Ended(self.holdings.pop(token).job_id, token))
 
     async def next_messages(self, seconds: float) -> Sequence[Message]:
         """All that the worker is to be told, or nothing when there was nothing for so long."""

@@ -160,7 +160,8 @@ def run(minutes: float, seed: int) -> tuple[Ledger, dict[str, int]]:
 
 
 async def _run(made: Box, seconds: float, seed: int) -> tuple[Ledger, dict[str, int]]:
-    rng, ledger, port = random.Random(seed), Ledger(), free_port()
+    # The plan has dice of its own: how often the load throws is up to the clock.
+    rng, dice, ledger, port = random.Random(seed), random.Random(seed + 1), Ledger(), free_port()
     password = (made.home / "secrets" / "postgres_superuser_password").read_text().strip()
     database = make_conninfo(environment(made.pid("api"))["OIAB_DATABASE_URL"], user="postgres", password=password)
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=20)
@@ -174,9 +175,9 @@ async def _run(made: Box, seconds: float, seed: int) -> tuple[Ledger, dict[str, 
             limits=limits,
         ) as http,
     ):
-        line = Line(http, ledger, rng)
+        line = Line(http, ledger, dice)
         talkers = [Talker(line, await line.session()) for _ in range(SESSIONS)]
-        jobs = JobLoad(hurt.queue_address, hurt.second_queue_address, database, ledger, rng)
+        jobs = JobLoad(hurt.queue_address, hurt.second_queue_address, database, ledger, dice)
         jobs.prepare()
         whole = Run(made, ledger, rng, database, hurt, talkers, line, jobs)
         stop = asyncio.Event()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gateways.chat.place import Place
     from gateways.sdk import Client
 
-EMPTY = "The queue is empty."
+EMPTY = "Nothing waits, runs or is dead."
 HELP = """
 How the queue stands, and whether it hands out work.
 

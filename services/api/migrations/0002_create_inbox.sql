@@ -17,6 +17,9 @@ ALTER TABLE turn ALTER COLUMN ticket SET NOT NULL,
 -- Whether the text is another than that of the prompt, which a repeated request is compared with.
 ALTER TABLE turn ADD COLUMN reworded boolean NOT NULL DEFAULT false;
 
+-- It holds the messages of the turn from now on, since there can be several; it is made of the log again.
+UPDATE turn SET answer = NULL;
+
 -- What was said into a running turn. It is here before the user hears that it was taken, and stays open until the agent
 -- has it or, when the turn ended first, it has become a turn of its own.
 CREATE TABLE steer (

@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,35 +43,56 @@ class Rig:
         raise AssertionError("it did not happen within 4 seconds")
 
 
+@asynccontextmanager
+async def running(database_url: str, count: int = 1) -> AsyncIterator[list[Rig]]:
+    """Replicas of Api on one database, with peers that they share."""
+    with tempfile.TemporaryDirectory(prefix="oiab-") as folder:
+        address = f"unix://{folder}/peers.sock"
+        peers, stop = Peers(), asyncio.Event()  # type: ignore[abstract]
+        servers = [asyncio.create_task(serve(address, PEER_SERVICES, peers.register, stop=stop))]
+        async with AsyncExitStack() as stack:
+            rigs = []
+            for number in range(count):
+                settings = ApiSettings(
+                    home=Path(folder),
+                    run_dir=Path(folder),
+                    database_url=database_url,
+                    api_address=f"unix://{folder}/api-{number}.sock",
+                    queue_address=address,
+                    sandbox_address=address,
+                    runtime_address=address,
+                    audit_address=address,
+                    ORGINABOX_API_KEY=SecretStr(KEY),  # type: ignore[call-arg]
+                )
+                servers.append(asyncio.create_task(serve_api(settings, stop)))
+                rigs.append(rig_of(await stack.enter_async_context(connect(settings.address("api"))), settings, peers))
+            for rig in rigs:
+                await asyncio.wait_for(rig.channel.channel_ready(), 20)
+            yield rigs
+        stop.set()
+        await asyncio.gather(*servers)
+
+
+def rig_of(channel: grpc.aio.Channel, settings: ApiSettings, peers: Peers) -> Rig:
+    return Rig(
+        channel,
+        settings,
+        peers,
+        session_service_pb2_grpc.SessionServiceStub(channel),
+        turn_service_pb2_grpc.TurnServiceStub(channel),
+        turn_log_service_pb2_grpc.TurnLogServiceStub(channel),
+    )
+
+
 @pytest.fixture
 async def api(database: Callable[..., str]) -> AsyncIterator[Rig]:
     """A running Api."""
-    with tempfile.TemporaryDirectory(prefix="oiab-") as folder:
-        address = f"unix://{folder}/peers.sock"
-        settings = ApiSettings(
-            home=Path(folder),
-            run_dir=Path(folder),
-            database_url=database("api"),
-            queue_address=address,
-            sandbox_address=address,
-            runtime_address=address,
-            audit_address=address,
-            ORGINABOX_API_KEY=SecretStr(KEY),  # type: ignore[call-arg]
-        )
-        peers, stop = Peers(), asyncio.Event()  # type: ignore[abstract]
-        servers = [
-            asyncio.create_task(serve(address, PEER_SERVICES, peers.register, stop=stop)),
-            asyncio.create_task(serve_api(settings, stop)),
-        ]
-        async with connect(settings.address("api")) as channel:
-            await asyncio.wait_for(channel.channel_ready(), 20)
-            yield Rig(
-                channel,
-                settings,
-                peers,
-                session_service_pb2_grpc.SessionServiceStub(channel),
-                turn_service_pb2_grpc.TurnServiceStub(channel),
-                turn_log_service_pb2_grpc.TurnLogServiceStub(channel),
-            )
-        stop.set()
-        await asyncio.gather(*servers)
+    async with running(database("api")) as (rig,):
+        yield rig
+
+
+@pytest.fixture
+async def replicas(database: Callable[..., str]) -> AsyncIterator[tuple[Rig, Rig]]:
+    """Two replicas of Api on one database."""
+    async with running(database("api"), 2) as (one, other):
+        yield one, other

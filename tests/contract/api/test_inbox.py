@@ -14,7 +14,7 @@ from services.kit.ids import new_id
 from tests.contract.api.conftest import Rig
 from tests.contract.api.peers import Away, RunLost, TurnEnded
 from tests.contract.api.test_sessions import make_session, refused
-from tests.contract.api.test_turn_log import append, completed, open_turn, read
+from tests.contract.api.test_turn_log import append, completed, delta, open_turn, read
 
 QUEUE, STEER, INTERRUPT = (
     session_pb2.BUSY_POLICY_QUEUE,
@@ -214,6 +214,33 @@ async def test_a_steering_prompt_reaches_the_turn_that_runs(api: Rig) -> None:
     assert api.peers.steer_calls == 1
     await append(api, first, completed(1))
     assert await inbox(api, session_id) == []
+
+
+async def test_what_was_steered_stands_in_the_history_where_it_was_heard(api: Rig) -> None:
+    session_id, first = await running_session(api)
+    await append(
+        api,
+        first,
+        delta(1, "Right."),
+        turn_event_pb2.TurnEvent(sequence=2, user_steered=turn_event_pb2.UserSteered(text="Left!")),
+        turn_event_pb2.TurnEvent(sequence=3, text_delta=turn_event_pb2.TextDelta(part_id="q", text="Left.")),
+        completed(4),
+    )
+    await say(api, session_id, "second")
+    request = pb.ListMessagesRequest(session_id=session_id, page_size=4)
+    page = await api.sessions.ListMessages(request, metadata=api.key)
+    user, agent = session_pb2.ROLE_USER, session_pb2.ROLE_ASSISTANT
+    assert [(message.role, message.parts[0].text) for message in page.messages] == [
+        (user, "first"),
+        (agent, "Right."),
+        (user, "Left!"),
+        (agent, "Left."),
+    ]
+    assert len({message.message_id for message in page.messages}) == 4
+    request.page_token = page.next_page_token
+    rest = await api.sessions.ListMessages(request, metadata=api.key)
+    assert [message.parts[0].text for message in rest.messages] == ["second"]
+    assert not rest.next_page_token
 
 
 async def test_a_steering_prompt_is_a_turn_of_its_own_when_none_runs(api: Rig) -> None:

@@ -331,7 +331,7 @@ def test_jobs(oiab: Oiab) -> None:
 
 
 def test_the_queue(oiab: Oiab) -> None:
-    assert "The queue is empty." in oiab("queue", "stats").err
+    assert "Nothing waits, runs or is dead." in oiab("queue", "stats").err
     oiab("ask", "hello")
     assert "oiab queue resume agent-turn" in oiab("queue", "pause", "agent-turn").err
     assert oiab("queue", "stats").out == "agent-turn\t0\t-\t0\t0\t0\t0\tyes\n"

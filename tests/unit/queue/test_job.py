@@ -22,7 +22,7 @@ from services.queue.job import (
 )
 from services.queue.mapping import STATE_TO_PROTO, states_from_proto
 
-LEASE = Lease(new_id(), new_id(), "key", new_id(), new_id(), attempt=1, max_attempts=3)
+LEASE = Lease(new_id(), new_id(), "key", str(new_id()), new_id(), attempt=1, max_attempts=3)
 LAST = replace(LEASE, attempt=3)
 CANCELLED = replace(LEASE, cancelled=True)
 

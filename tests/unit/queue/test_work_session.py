@@ -1,7 +1,6 @@
 """What a worker is told on its stream, and who gets the next job."""
 
 from datetime import UTC, datetime
-from uuid import UUID
 
 import pytest
 
@@ -21,7 +20,7 @@ def session(credit: int = 0) -> WorkSession:
 
 
 def handed(to: WorkSession) -> Lease:
-    lease = Lease(new_id(), new_id(), "", new_id(), to.id, attempt=1, max_attempts=5)
+    lease = Lease(new_id(), new_id(), "", str(new_id()), to.id, attempt=1, max_attempts=5)
     job = Job(lease.tenant_id, lease.id, "test", "", JobState.LEASED, 0, 1, 5, b"", "i", NOW, NOW)
     to.deliver(job, lease)
     return lease
@@ -51,24 +50,24 @@ def test_a_settlement_counts_once_and_only_by_its_token() -> None:
     worker = session(credit=2)
     lease, other = handed(worker), handed(worker)
     told(worker)
-    assert worker.begin_settling(lease.id, lease.token) == lease
-    assert worker.begin_settling(lease.id, lease.token) is None
+    assert worker.begin_settling(str(lease.id), lease.token) == lease
+    assert worker.begin_settling(str(lease.id), lease.token) is None
     assert told(worker) == []
-    assert worker.begin_settling(lease.id, other.token) is None
-    assert told(worker) == [Ended(lease.id, other.token)]
+    assert worker.begin_settling(str(lease.id), other.token) is None
+    assert told(worker) == [Ended(str(lease.id), other.token)]
     worker.end_settling(lease, settled=True)
-    assert told(worker) == [Settled(lease.id, lease.token)]
-    assert worker.begin_settling(lease.id, lease.token) is None
-    assert told(worker) == [Ended(lease.id, lease.token)]
+    assert told(worker) == [Settled(str(lease.id), lease.token)]
+    assert worker.begin_settling(str(lease.id), lease.token) is None
+    assert told(worker) == [Ended(str(lease.id), lease.token)]
 
 
 def test_a_settlement_that_came_too_late_ends_the_lease() -> None:
     worker = session(credit=1)
     lease = handed(worker)
     told(worker)
-    worker.begin_settling(lease.id, lease.token)
+    worker.begin_settling(str(lease.id), lease.token)
     worker.end_settling(lease, settled=False)
-    assert told(worker) == [Ended(lease.id, lease.token)]
+    assert told(worker) == [Ended(str(lease.id), lease.token)]
 
 
 def test_a_worker_is_asked_to_stop_once() -> None:
@@ -77,18 +76,18 @@ def test_a_worker_is_asked_to_stop_once() -> None:
     told(worker)
     worker.ask_to_stop(lease.token)
     worker.ask_to_stop(lease.token)
-    worker.ask_to_stop(UUID(int=7))
-    assert told(worker) == [Ended(lease.id, lease.token, cancelled=True)]
-    assert worker.begin_settling(lease.id, lease.token) == lease, "the worker says that it stopped"
+    worker.ask_to_stop("unknown")
+    assert told(worker) == [Ended(str(lease.id), lease.token, cancelled=True)]
+    assert worker.begin_settling(str(lease.id), lease.token) == lease, "the worker says that it stopped"
 
 
 def test_leases_that_do_not_stand_are_told_but_not_those_being_settled() -> None:
     worker = session(credit=3)
     standing, gone, settling = handed(worker), handed(worker), handed(worker)
-    worker.begin_settling(settling.id, settling.token)
+    worker.begin_settling(str(settling.id), settling.token)
     told(worker)
     worker.drop_all_but([standing.token])
-    assert told(worker) == [Ended(gone.id, gone.token)]
+    assert told(worker) == [Ended(str(gone.id), gone.token)]
     assert set(worker.holdings) == {standing.token, settling.token}
 
 
