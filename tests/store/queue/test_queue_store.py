@@ -548,7 +548,8 @@ def test_the_busy_loops_touch_only_the_jobs_they_name(url: str) -> None:
             "rooms": [400],
             "priorities": [FIRST[0]],
             "vts": [FIRST[1]],
-            "session_ids": [worker] * 400,
+            "session_ids": [worker],
+            "turns": "{" + ",".join(["1"] * 400) + "}",
             "count": 100,
         }
         leases = [
@@ -596,7 +597,7 @@ def blocks_of_claim(connection: psycopg.Connection[Any], worker: uuid.UUID, begi
     with connection.transaction(force_rollback=True):
         explained = connection.execute(
             f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {QUERIES['claim_jobs']}".encode(),
-            asked | {"session_ids": [worker] * count},
+            asked | {"session_ids": [worker], "turns": "{" + ",".join(["1"] * count) + "}"},
         ).fetchone()
     assert explained
     return index_blocks(explained[0][0]["Plan"], "job_ready")
