@@ -146,6 +146,14 @@ async def save_job(store: Store, tenant_id: UUID, session_id: UUID, ticket: UUID
         await tx.delete_outbox([message])
 
 
+async def cancel_job(store: Store, caller: Caller, job_id: UUID) -> None:
+    """Put on record that a job is cancelled, and want the turn that it runs to stop before the next one begins."""
+    async with store.transaction() as tx:
+        await record(tx, caller, "admin.job_cancel", f"job:{job_id}", None)
+        if await tx.inbox.stop_turn_of_job(caller.tenant_id, job_id):
+            tx.wake(outbox.Receiver.SANDBOX)
+
+
 async def list_open_steers(store: Store) -> list[Steer]:
     """List what was said into turns and has yet to be delivered."""
     async with store.transaction() as tx:

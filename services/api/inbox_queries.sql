@@ -49,6 +49,12 @@ RETURNING *;
 -- Keep the job of a place. The session must be held: the place may have changed hands.
 UPDATE turn SET job_id = %(job)s::uuid WHERE ticket = %(ticket)s::uuid AND tenant_id = %(tenant)s::uuid;
 
+-- name: stop_turn_of_job
+-- Want the turn that a job runs to stop.
+UPDATE turn SET abort_requested = true
+WHERE job_id = %(job)s::uuid AND tenant_id = %(tenant)s::uuid AND state = 'running' AND end_time IS NULL
+RETURNING turn_id;
+
 -- name: list_aborting_turns
 -- The turns that run and are to stop.
 SELECT turn_id FROM turn WHERE end_time IS NULL AND state = 'running' AND abort_requested LIMIT 200;

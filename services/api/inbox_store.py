@@ -66,6 +66,10 @@ class Inbox:
         await self._sql.one("hold_session", id=session_id)
         await self._sql.run("save_job", ticket=ticket, tenant=tenant_id, job=job_id)
 
+    async def stop_turn_of_job(self, tenant_id: UUID, job_id: UUID) -> bool:
+        """Want the turn that a job runs to stop; tell whether it runs one."""
+        return await self._sql.one("stop_turn_of_job", tenant=tenant_id, job=job_id) is not None
+
     async def list_aborting(self) -> list[UUID]:
         """The turns that run and are to stop."""
         return [row["turn_id"] for row in await self._sql.many("list_aborting_turns")]

@@ -1,12 +1,14 @@
 """The contract's JobService: the queue, which Queue keeps, for those who operate the box."""
 
+from uuid import UUID
+
 from orginabox.api.v1 import job_service_pb2 as pb
 from orginabox.api.v1 import job_service_pb2_grpc
 from orginabox.queue.v1 import job_pb2
 from orginabox.queue.v1 import queue_service_pb2 as queue
 from orginabox.queue.v1 import queue_service_pb2_grpc as queue_grpc
 
-from services.api import operations
+from services.api import inbox, operations
 from services.api.store import Store
 from services.kit.caller import caller
 from services.kit.interceptor import Context
@@ -37,7 +39,7 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
         return pb.GetJobResponse(job=_shown(answer.job))
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
-        await self._record("admin.job_cancel", f"job:{request.job_id}")
+        await inbox.cancel_job(self._store, caller(), UUID(request.job_id))
         answer = await self._queues.CancelJob(queue.CancelJobRequest(tenant_id=_tenant(), job_id=request.job_id))
         return pb.CancelJobResponse(job=_shown(answer.job))
 

@@ -3,9 +3,9 @@
 -- counted up to 1,000.
 WITH asked AS (
     SELECT * FROM unnest(
-        %(tenant_ids)s::uuid[], %(ids)s::uuid[], %(kinds)s::text[], %(keys)s::text[], %(priorities)s::smallint[],
-        %(max_attempts)s::smallint[], %(payloads)b::bytea[], %(idempotency_keys)s::text[], %(digests)b::bytea[],
-        %(trace_parents)s::text[], %(run_times)s::timestamptz[], %(vts)s::bigint[],
+        %(tenant_ids)s::text::uuid[], %(ids)s::text::uuid[], %(kinds)s::text[], %(keys)s::text[],
+        %(priorities)s::text::smallint[], %(max_attempts)s::text::smallint[], %(payloads)b::bytea[], %(idempotency_keys)s::text[], %(digests)b::bytea[],
+        %(trace_parents)s::text[], %(run_times)s::timestamptz[], %(vts)s::text::bigint[],
         %(deadlines)s::timestamptz[], %(depend)s::text[]
     ) WITH ORDINALITY AS asked (
         tenant_id, id, kind, key, priority, max_attempts, payload, idempotency_key, digest, trace_parent, run_time, vt,
@@ -130,7 +130,8 @@ SELECT pg_advisory_xact_lock(number) FROM unnest(%(numbers)s::bigint[]) AS numbe
 
 -- name: claim_jobs
 -- Lease ready jobs to sessions, the n-th job to the n-th session: from each stretch, which is a kind and a lane, those
--- from a position on, and no more of a lane than there is room for. Sessions that are gone get none.
+-- from a position on, and no more of a lane than there is room for. Sessions that are gone get none. The array of turns
+-- says whose each place is, as the number of a session.
 WITH found AS (
     SELECT wanted.lane, wanted.room, next.*
     FROM (
@@ -156,10 +157,14 @@ WITH found AS (
 )
 UPDATE job
 SET state = 'leased', attempt = attempt + 1, token = gen_random_uuid(),
-    session_id = (%(session_ids)s::uuid[])[candidate.slot]
-FROM candidate
+    session_id = candidate.session_id
+FROM (
+    SELECT candidate.row, worker_session.id AS session_id
+    FROM candidate
+    JOIN worker_session
+        ON worker_session.id = (%(session_ids)s::uuid[])[(SELECT %(turns)s::text::smallint[])[candidate.slot]]
+) AS candidate
 WHERE job.ctid = candidate.row
-    AND EXISTS (SELECT FROM worker_session WHERE worker_session.id = (%(session_ids)s::uuid[])[candidate.slot])
 RETURNING job.tenant_id, job.id, job.kind, job.key, job.state, job.priority, job.attempt, job.max_attempts, job.payload,
     job.idempotency_key, job.run_time, job.create_time, job.trace_parent, job.last_error, job.session_id,
     job.token::text, job.seq, job.vt, job.lane, job.deadline, nullif(job.depends_on, '{}') AS depends_on;

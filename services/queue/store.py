@@ -72,18 +72,18 @@ class QueueTransaction:
         """
         rows = await self._tx.many(
             "enqueue_jobs",
-            tenant_ids=[job.tenant_id for job in jobs],
-            ids=[job.id for job in jobs],
+            tenant_ids=_array(job.tenant_id for job in jobs),
+            ids=_array(job.id for job in jobs),
             kinds=[job.kind for job in jobs],
             keys=[job.key for job in jobs],
-            priorities=[job.priority for job in jobs],
-            max_attempts=[job.max_attempts for job in jobs],
+            priorities=_array(job.priority for job in jobs),
+            max_attempts=_array(job.max_attempts for job in jobs),
             payloads=[job.payload for job in jobs],
             idempotency_keys=[job.idempotency_key for job in jobs],
             digests=[job.digest() for job in jobs],
             trace_parents=[job.trace_parent for job in jobs],
             run_times=[job.run_time for job in jobs],
-            vts=vts,
+            vts=_array(vts),
             deadlines=[job.deadline for job in jobs],
             depend=[_array(job.depends_on) for job in jobs],
         )
@@ -129,6 +129,7 @@ class QueueTransaction:
             asked: From which stretches, how many at most, and from where on.
             sessions: Who gets them.
         """
+        numbers = {session: str(number) for number, session in enumerate(dict.fromkeys(sessions), 1)}
         rows = await self._tx.many(
             "claim_jobs",
             kinds=[kind for kind, _ in asked],
@@ -136,7 +137,8 @@ class QueueTransaction:
             rooms=[room for room, _ in asked.values()],
             priorities=[position[0] for _, position in asked.values()],
             vts=[position[1] for _, position in asked.values()],
-            session_ids=list(sessions),
+            session_ids=list(numbers),
+            turns="{" + ",".join([numbers[session] for session in sessions]) + "}",
         )
         rows.sort(key=lambda row: (row["priority"], row["vt"], row["seq"]))
         reached = {(row["kind"], row["lane"]): (row["priority"], row["vt"]) for row in rows}
@@ -599,8 +601,8 @@ def _lease(row: Row) -> Lease:
     )
 
 
-def _array(values: Iterable[UUID | str]) -> str:
-    """An array as text, of values that need no quotes."""
+def _array(values: Iterable[UUID | str | int]) -> str:
+    """An array as text, of values that need no quotes: in large ones this saves a third of the way in."""
     return "{" + ",".join(map(str, values)) + "}"
 
 

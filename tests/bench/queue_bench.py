@@ -56,6 +56,27 @@ async def enqueues(rig: Rig, callers: int, seconds: float = 2.0) -> float:
     return done / seconds
 
 
+def many(count: int) -> list[queue_service_pb2.EnqueueJobRequest]:
+    return [asked() for _ in range(count)]
+
+
+async def bulk_enqueues(rig: Rig, calls: int = 20) -> float:
+    """Jobs per second that one caller puts in, a thousand per call."""
+    requests = [queue_service_pb2.EnqueueJobsRequest(jobs=many(1_000)) for _ in range(calls)]
+    started = time.perf_counter()
+    for request in requests:
+        await rig.stub.EnqueueJobs(request)
+    return calls * 1_000 / (time.perf_counter() - started)
+
+
+async def streamed_enqueues(rig: Rig, messages: int = 80) -> float:
+    """Jobs per second that go in over one stream, 250 to a message."""
+    requests = [queue_service_pb2.StreamJobsRequest(jobs=many(250)) for _ in range(messages)]
+    started = time.perf_counter()
+    await rig.stub.StreamJobs(iter(requests))
+    return messages * 250 / (time.perf_counter() - started)
+
+
 async def throughput(rig: Rig, jobs: int, credit: int, keys: int = 0) -> float:
     """Jobs per second from the first grant to the last settlement on disk, with a handler that does nothing."""
     fill(rig, jobs, keys)
@@ -146,6 +167,8 @@ async def measure_rates(rig: Rig) -> Table:
     rows = [
         await measured("enqueue, 1 caller, one job per call", lambda: enqueues(rig, 1)),
         await measured("enqueue, 32 callers, one job per call", lambda: enqueues(rig, 32)),
+        await measured("enqueue, 1 caller, 1,000 jobs per call", lambda: bulk_enqueues(rig)),
+        await measured("enqueue, one stream", lambda: streamed_enqueues(rig)),
     ]
     with psycopg.connect(rig.server.url) as connection:
         connection.execute("TRUNCATE queue.job, queue.intent")

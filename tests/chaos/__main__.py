@@ -3,8 +3,10 @@
 import argparse
 import random
 import sys
+from datetime import UTC, datetime
 
 from services.kit import telemetry
+from tests.bench.report import machine
 from tests.chaos.report import PAGE, page, summary
 from tests.chaos.run import run
 
@@ -17,11 +19,12 @@ def main() -> int:
     parser.add_argument("--page", action="store_true", help="write the result into the documentation")
     asked = parser.parse_args()
     telemetry.configure("chaos", "error")
-    print(f"seed {asked.seed}", flush=True)
+    about = f"{datetime.now(UTC):%Y-%m-%d}, {asked.minutes:g} minutes, seed {asked.seed}, {machine()}"
+    print(about, flush=True)
     ledger, totals = run(asked.minutes, asked.seed)
     print(summary(ledger, totals))
     if asked.page and not ledger.violations:
-        PAGE.write_text(page(ledger, totals, asked.minutes, asked.seed))
+        PAGE.write_text(page(ledger, totals, about))
     return 1 if ledger.violations else 0
 
 

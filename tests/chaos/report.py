@@ -1,10 +1,8 @@
 """What came of a run, for the terminal and for the page."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench.report import machine
 from tests.chaos.ledger import Ledger
 
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "operate" / "chaos.md"
@@ -28,11 +26,11 @@ def summary(ledger: Ledger, totals: Mapping[str, int]) -> str:
     return "\n".join([*lines, *ledger.violations[:50]])
 
 
-def page(ledger: Ledger, totals: Mapping[str, int], minutes: float, seed: int) -> str:
+def page(ledger: Ledger, totals: Mapping[str, int], run: str) -> str:
     """For the documentation."""
     return (
         f"{INTRODUCTION}\n"
-        f"## The last run\n\n{datetime.now(UTC):%Y-%m-%d}, {minutes:g} minutes, seed {seed}, {machine()}.\n\n"
+        f"## The last run\n\n{run}.\n\n"
         f"{_table('fault', ledger.faults_by_kind())}\n{_table('', counts(ledger, totals))}"
     )
 

@@ -88,8 +88,8 @@ async def work_in_process(queue: QueueHandler, jobs: int, credit: int) -> None:
         leased = [found for found in await session.next_messages(1.0) if isinstance(found, Leased)]
         for found in leased:
             handled.one(int(found.job.payload))
-            queue._dispatcher.settle(session, found.job.id, found.token, None)
         if leased:
+            queue._dispatcher.settle(session, [(found.job_id, found.token, None) for found in leased])
             queue._dispatcher.grant(session, len(leased))
 
 

@@ -1,7 +1,7 @@
 """Server-sent events out of memory, by FastAPI with sse-starlette or by aiohttp: the same channels, paced the same.
 
-Run as `sse_peer.py fastapi|aiohttp PORT`. `GET /channels/N` streams; `POST /start?rate=R&count=C&at=NS` begins all channels.
-An event carries the time at which it was due, so that a server that falls behind cannot hide it.
+Run as `sse_peer.py fastapi|aiohttp PORT`. `GET /channels/N` streams; `POST /start?rate=R&count=C&at=NS` begins all
+channels. An event carries the time at which it was due, so that a server that falls behind cannot hide it.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 
 QUEUES: dict[int, set[asyncio.Queue[str | None]]] = defaultdict(set)
-TASKS = set()
+TASKS: set[asyncio.Task[None]] = set()
 
 
 def event(channel: str, number: int, due: int) -> str:
@@ -69,7 +69,6 @@ def run_fastapi(port: int) -> None:
 
     app = FastAPI()
 
-    @app.get("/channels/{channel}")
     async def stream(channel: int) -> EventSourceResponse:
         async def events() -> AsyncIterator[ServerSentEvent]:
             number = 0
@@ -79,10 +78,11 @@ def run_fastapi(port: int) -> None:
 
         return EventSourceResponse(events(), sep="\n")
 
-    @app.post("/start")
     async def begin(request: Request) -> None:
         start(dict(request.query_params))
 
+    app.get("/channels/{channel}")(stream)
+    app.post("/start")(begin)
     uvicorn.run(app, host="127.0.0.1", port=port, loop="uvloop", log_level="warning")
 
 

@@ -57,6 +57,7 @@ class Peers(
     """All four in one process."""
 
     jobs: list[queue_service_pb2.EnqueueJobRequest] = field(default_factory=list)
+    job_ids: dict[str, str] = field(default_factory=dict)
     job_state: job_pb2.JobState.ValueType = job_pb2.JOB_STATE_READY
     records: list[audit_service_pb2.AppendRecordsRequest] = field(default_factory=list)
     refuses_target: str = ""
@@ -74,7 +75,8 @@ class Peers(
         self, request: queue_service_pb2.EnqueueJobRequest, context: object
     ) -> queue_service_pb2.EnqueueJobResponse:
         self.jobs.append(request)
-        return queue_service_pb2.EnqueueJobResponse(job=job_pb2.Job(job_id=str(new_id())))
+        job_id = self.job_ids.setdefault(request.payload.decode(), str(new_id()))
+        return queue_service_pb2.EnqueueJobResponse(job=job_pb2.Job(job_id=job_id))
 
     async def GetJob(self, request: object, context: object) -> queue_service_pb2.GetJobResponse:
         return queue_service_pb2.GetJobResponse(job=self._job())

@@ -1,12 +1,16 @@
 """The queue, as those who operate the box see it."""
 
+import asyncio
+
 import pytest
 from orginabox.api.v1 import job_service_pb2 as pb
 from orginabox.api.v1 import job_service_pb2_grpc
 from orginabox.queue.v1 import job_pb2, queue_service_pb2
 
+from services.api import reaper
 from services.kit.ids import DEFAULT_TENANT, new_id
 from tests.contract.api.conftest import Rig
+from tests.contract.api.test_turn_log import make_turn, open_turn, read
 
 
 @pytest.fixture
@@ -49,6 +53,22 @@ async def test_what_changes_jobs_is_on_record(api: Rig, jobs: job_service_pb2_gr
         ("admin.queue_pause", "queue:agent-turn"),
         ("admin.queue_resume", "queue"),
     ]
+
+
+async def test_the_turn_of_a_cancelled_job_is_aborted(
+    api: Rig, jobs: job_service_pb2_grpc.JobServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaper, "SWEEP_SECONDS", 0.2)
+    turn_id = await make_turn(api)
+    await open_turn(api, turn_id)
+    await api.until(lambda: turn_id in api.peers.job_ids)
+    await asyncio.sleep(0.2)  # until the answer is on disk
+    job_id = api.peers.job_ids[turn_id]
+    await jobs.CancelJob(pb.CancelJobRequest(job_id=job_id), metadata=api.key)
+    await api.until(lambda: turn_id in api.peers.aborted)
+    api.peers.job_state = job_pb2.JOB_STATE_CANCELLED
+    events = await asyncio.wait_for(read(api, turn_id), 20)
+    assert [event.WhichOneof("event") for event in events] == ["aborted"]
 
 
 async def test_the_queue_tells_how_it_stands(api: Rig, jobs: job_service_pb2_grpc.JobServiceStub) -> None:

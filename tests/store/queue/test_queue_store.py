@@ -337,6 +337,42 @@ async def test_no_tenant_runs_more_at_once_than_it_may_on_any_replica(store: Sto
     assert len(await operations.claim(store, pace, Heads(), ["test"], [await session(store)] * 20)) == 20
 
 
+async def test_two_replicas_that_complete_what_a_job_needs_release_it_once(url: str, store: Store) -> None:
+    """Each sees the other's half undone when it looks first."""
+    async with Store(url) as other:
+        for _ in range(15):
+            first, second = await put(store), await put(store)
+            last = await put(store, depends_on=(first.id, second.id))
+            assert last.state is JobState.WAITING
+            one, two = await take(store, await session(store), 2)
+            settled = await asyncio.gather(
+                operations.settle(store, [Settlement(one)]), operations.settle(other, [Settlement(two)])
+            )
+            assert [found.delayed for found in settled].count(True) == 1
+            await operations.promote_due(store)
+            (lease,) = await take(store, await session(store), 2)
+            assert lease.id == last.id
+            await operations.settle(store, [Settlement(lease)])
+    assert rows(url, "SELECT count(*) FROM dependency") == [(0,)]
+
+
+async def test_a_job_cannot_slip_in_behind_the_end_of_what_it_needs(url: str, store: Store) -> None:
+    """One that is enqueued while its need ends is released or ends with it, and never waits for ever."""
+    async with Store(url) as other:
+        for n in range(15):
+            needed = await put(store)
+            (lease,) = await take(store, await session(store))
+            failure = Failure("no", permanent=True) if n % 2 else None
+            job, _ = await asyncio.gather(
+                put(other, depends_on=(needed.id,)), operations.settle(store, [Settlement(lease, failure)])
+            )
+            await operations.promote_due(store)
+            state = (await operations.get_job(store, TENANT, job.id)).state
+            assert state is (JobState.DEAD if n % 2 else JobState.READY)
+            await operations.cancel_job(store, TENANT, job.id)
+    assert rows(url, "SELECT count(*) FROM dependency") == [(0,)]
+
+
 async def settled_states(url: str) -> list[tuple[Any, ...]]:
     return rows(url, "SELECT state::text FROM ended_job ORDER BY id")
 
@@ -548,7 +584,8 @@ def test_the_busy_loops_touch_only_the_jobs_they_name(url: str) -> None:
             "rooms": [400],
             "priorities": [FIRST[0]],
             "vts": [FIRST[1]],
-            "session_ids": [worker] * 400,
+            "session_ids": [worker],
+            "turns": "{" + ",".join(["1"] * 400) + "}",
             "count": 100,
         }
         leases = [
@@ -569,6 +606,11 @@ def test_the_busy_loops_touch_only_the_jobs_they_name(url: str) -> None:
 
 BUSY = (
     "claim_jobs",
+    "complete_leases",
+    "lock_dependents",
+    "release_jobs",
+    "overdue_jobs",
+    "next_deadline",
     "end_leases",
     "requeue_leases",
     "lock_leases",
@@ -596,7 +638,7 @@ def blocks_of_claim(connection: psycopg.Connection[Any], worker: uuid.UUID, begi
     with connection.transaction(force_rollback=True):
         explained = connection.execute(
             f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {QUERIES['claim_jobs']}".encode(),
-            asked | {"session_ids": [worker] * count},
+            asked | {"session_ids": [worker], "turns": "{" + ",".join(["1"] * count) + "}"},
         ).fetchone()
     assert explained
     return index_blocks(explained[0][0]["Plan"], "job_ready")
