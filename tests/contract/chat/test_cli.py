@@ -73,15 +73,10 @@ def lonely(tmp_path: Path) -> Oiab:
     return Oiab(client_environment(tmp_path, free_port(), KEY))
 
 
-def test_help_is_quick_and_teaches(lonely: Oiab) -> None:
-    took = []
-    for _ in range(3):
-        begun = time.monotonic()
-        shown = lonely("--help")
-        took.append(time.monotonic() - begun)
+def test_help_teaches(lonely: Oiab) -> None:
+    shown = lonely("--help")
     assert shown.code == 0
     assert all(word in shown.out for word in ("up", "down", "ask", "chat", "provider", "runtime", "audit", "OIAB_HOME"))
-    assert min(took) < 1.0  # 0.2 s on an idle machine
     assert "git diff | oiab ask -" in lonely("ask", "--help").out
 
 

