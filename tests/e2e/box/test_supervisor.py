@@ -88,7 +88,7 @@ async def test_nobody_waits_for_an_optional_one_that_fails(tmp_path: Path) -> No
     began = time.monotonic()
     told = await run(tmp_path, process("needed", works), optional(soon(60), "false"))
     assert BoxPhase.READY in {state.phase for state in told}
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 async def test_nobody_waits_long_for_an_optional_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
