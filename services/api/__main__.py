@@ -37,6 +37,7 @@ from services.api.turn_handler import TurnHandler
 from services.api.turn_log_handler import TurnLogHandler
 from services.kit.channel import connect
 from services.kit.identity import single_operator
+from services.kit.metrics import telling
 from services.kit.migrate import migrate
 from services.kit.postgres import Database
 from services.kit.server import run, serve
@@ -86,7 +87,8 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(LogKeeper(store, timedelta(settings.log_retention_days), mapping.answer_of).run()),
         ]
         layers = [single_operator(settings.key())]
-        await serve(settings.address("api"), SERVICES, register, layers=layers, stop=stop)
+        with telling(settings.metrics_at("api")):
+            await serve(settings.address("api"), SERVICES, register, layers=layers, stop=stop)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)

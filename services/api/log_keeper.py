@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from services.api import operations
+from services.api.metrics import COMPACTED
 from services.api.operations import Answer
 from services.api.store import Store
 from services.kit import telemetry
@@ -48,7 +49,7 @@ class LogKeeper:
     async def compact(self) -> None:
         """Compact the log of every turn that has ended."""
         while await operations.compact_one(self._store, self._answer_of):
-            pass
+            COMPACTED.inc()
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:

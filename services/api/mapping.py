@@ -128,15 +128,19 @@ def answer_of(turn: Turn, events: list[bytes]) -> bytes:
     """
     parts: dict[str, session_pb2.MessagePart] = {}
     times: dict[str, Timestamp] = {}
+    # Joined at the end: a message copies the whole of a text that grows, and keeps every copy while it lives.
+    texts: dict[str, list[str]] = {}
     for data in events:
         event = turn_event_pb2.TurnEvent.FromString(data)
         match event.WhichOneof("event"):
             case "text_delta":
-                part = parts.setdefault(f"text:{event.text_delta.part_id}", session_pb2.MessagePart())
-                part.text += event.text_delta.text
+                name = f"text:{event.text_delta.part_id}"
+                parts.setdefault(name, session_pb2.MessagePart())
+                texts.setdefault(name, []).append(event.text_delta.text)
             case "parts_voided":
                 for part_id in event.parts_voided.part_ids:
                     parts.pop(f"text:{part_id}", None)
+                    texts.pop(f"text:{part_id}", None)
             case "tool_started":
                 call = _tool_call(parts, event.tool_started.call_id)
                 call.tool, call.title = event.tool_started.tool, event.tool_started.title
@@ -151,6 +155,8 @@ def answer_of(turn: Turn, events: list[bytes]) -> bytes:
                 parts[name], times[name] = session_pb2.MessagePart(text=event.user_steered.text), event.create_time
             case _:
                 pass
+    for name, pieces in texts.items():
+        parts[name].text = "".join(pieces)
     return session_service_pb2.ListMessagesResponse(messages=_messages(turn, parts, times)).SerializeToString()
 
 

@@ -1,5 +1,6 @@
 """What clients may do: one verb, one function, one transaction."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -188,7 +189,9 @@ async def compact_one(store: Store, answer_of: Answer) -> bool:
             return False
         turn = await tx.lock_turn_for_work(turn_id)
         events = await tx.log.read(turn_id, 0, turn.last_sequence)
-        await tx.log.compact(turn, events, answer_of(turn, [data for _, data in events]))
+        # In a thread: a long turn takes a while, and the readers of others do not wait for it.
+        answer = await asyncio.to_thread(answer_of, turn, [data for _, data in events])
+        await tx.log.compact(turn, events, answer)
     return True
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from services.api.feed import Feeds
+from services.api.metrics import CAUGHT_UP, LAG, READERS
 from services.api.store import Store
 from services.api.turn import Event, Turn
 from services.kit.caller import Caller
@@ -20,20 +21,22 @@ EndOf = Callable[[Turn], Event]
 
 async def read_log(
     store: Store, feeds: Feeds, caller: Caller, turn_id: UUID, after: int, end_of: EndOf
-) -> AsyncIterator[bytes | None]:
+) -> AsyncIterator[Event | None]:
     """The events of a turn after a number, to the terminal one; None is a sign that nothing happened for a while.
 
     A reader that has all events of an ended turn gets the terminal one again, so that every stream ends with it.
     """
-    with feeds.join(turn_id) as feed:
+    with feeds.join(turn_id) as feed, READERS.track_inprogress():
         quiet = 0.0
         while True:
             changed = feed.changes()
             events = feed.after(after)
             if not events and (events is None or not feed.written_here or quiet >= CHECKPOINT_SECONDS):
                 events = await _from_disk(store, caller, turn_id, after, end_of)
+            if events:
+                LAG.observe(len(events))
             for event in events:
-                yield event.data
+                yield event
                 if event.ending:
                     return
             if events:
@@ -58,6 +61,7 @@ async def _wait(changed: asyncio.Event, seconds: float) -> float:
 
 async def _from_disk(store: Store, caller: Caller, turn_id: UUID, after: int, end_of: EndOf) -> list[Event]:
     """What the database has after a number; when that is nothing and the turn has ended, its last event."""
+    CAUGHT_UP.inc()
     async with store.transaction() as tx:
         # The events first: a turn that ends between the two reads then shows its end on the next look.
         rows = await tx.log.read(turn_id, after)

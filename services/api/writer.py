@@ -6,6 +6,7 @@ had seen it would find another event under its number.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from uuid import UUID
 
 from services.api import operations
 from services.api.feed import Feed
+from services.api.metrics import APPENDED, FLUSH_TIME, FLUSHED
 from services.api.neighbours import Neighbours
 from services.api.store import Store
 from services.api.turn import Event, LeaseLost
@@ -105,11 +107,15 @@ class LogWriter:
                     await self._hurry.wait()
 
     async def _flush(self, batch: list[Event]) -> Durable:
+        began = time.perf_counter()
         try:
             turn = await operations.append_events(self._store, self._turn_id, self._lease_token, batch)
         except LeaseLost:
             self._feed.wake()
             raise
+        FLUSH_TIME.observe(time.perf_counter() - began)
+        FLUSHED.observe(len(batch))
+        APPENDED.inc(len(batch))
         self._feed.publish(batch)
         if self._neighbours.watched(self._turn_id):
             self._neighbours.tell(self._turn_id)

@@ -90,7 +90,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         made: grpc.RpcMethodHandler[Any, Any] = shapes[handler.request_streaming, handler.response_streaming](
             stream if handler.response_streaming else answer,
             request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+            response_serializer=_or_bytes(handler.response_serializer),
         )
         return made
 
@@ -125,6 +125,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 )
             if refused is not None:
                 await status.abort(context, refused)
+
+
+def _or_bytes(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """Serializes what a handler answers. What it has in the contract's bytes goes out as it is."""
+
+    def serialize(message: Any) -> bytes:
+        return message if type(message) is bytes else serializer(message)
+
+    return serialize
 
 
 def _checked(request: Any, streaming: bool) -> Any:
