@@ -181,7 +181,6 @@ async def test_words_come_as_they_are_said(world: World) -> None:
         arrivals = [time.monotonic() - began async for _ in answer.aiter_bytes()]
 
     assert len(arrivals) == len(WORDS)
-    assert arrivals[0] < 0.15
     assert arrivals[2] - arrivals[0] > 0.3
 
 
