@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from orginabox.api.v1 import session_pb2, turn_pb2, turn_service_pb2
 from orginabox.api.v1 import session_service_pb2 as pb
@@ -219,3 +220,21 @@ async def test_somebody_elses_turn_is_not_found(api: Rig) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await read(api, "00000000-0000-7000-8000-00000000dead")
     assert (caught.value.code(), reason_of(caught.value)) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
+
+
+async def test_a_log_that_is_no_longer_kept_still_has_an_end_and_its_answer(api: Rig) -> None:
+    turn_id = await make_turn(api)
+    await open_turn(api, turn_id)
+    await append(api, turn_id, delta(1, "Gone "), delta(2, "but said."), completed(3))
+    turn = (await api.turns.GetTurn(turn_service_pb2.GetTurnRequest(turn_id=turn_id), metadata=api.key)).turn
+    with psycopg.connect(api.settings.database_url, autocommit=True) as connection:
+        for _ in range(200):
+            if connection.execute("SELECT compacted FROM api.turn").fetchone() == (True,):
+                break
+            await asyncio.sleep(0.05)
+        connection.execute("DELETE FROM api.turn_event")
+    events = await read(api, turn_id)
+    assert [(event.sequence, event.WhichOneof("event")) for event in events] == [(3, "completed")]
+    assert events[0].create_time == turn.end_time
+    history = await api.sessions.ListMessages(pb.ListMessagesRequest(session_id=turn.session_id), metadata=api.key)
+    assert history.messages[1].parts[0].text == "Gone but said."
