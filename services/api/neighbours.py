@@ -1,7 +1,7 @@
 """The other replicas of Api on the same database: who reads here what is written there, and what has been written.
 
 A replica with a reader of a log that it does not write says so, again and again (`watch`). Whoever writes that log
-says after each flush that there is more (`tell`), and flushes more often. Both are hints by NOTIFY, gathered into one
+says after each flush that there is more (`tell`). Both are hints by NOTIFY, gathered into one
 for many turns, on a connection of their own that waits for no disk: the transaction that writes the log carries none,
 and where nobody watches, nothing is sent. A hint that is lost costs a reader a second: it looks by itself, too.
 """

@@ -508,7 +508,8 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        self._database = Database(url, SCHEMA, QUERIES, size=4)
+        # Room for all loops at once: a renewal that waits for a connection is a lease lost.
+        self._database = Database(url, SCHEMA, QUERIES, size=16)
         self.enqueueing = Line(url, STEADY_PLANS)
         # A claim that a crash of the database undoes is only made again, so it need not wait for the disk.
         self.claiming = Line(url, f"{STEADY_PLANS} {ROW_BY_ROW} -c synchronous_commit=off")

@@ -230,9 +230,10 @@ async def run() -> list[Table]:
         "Many readers of events",
         f"{CHANNELS} turns of {RATE:.0f} events a second for {SECONDS} s, each read by a tenth of the streams, as "
         "server-sent events over HTTP/1.1. Ours: a driver appends through TurnLogService, Api writes the log to "
-        "PostgreSQL and sends it through Envoy. The peers are one process each that broadcasts out of memory and keeps "
-        "nothing. A delay counts from the time at which the event was due, so falling behind shows. Client, driver and "
-        "servers share the cores. A new server for each row; systems by turns. Milliseconds, cores, KiB of RSS growth.",
+        "PostgreSQL (with fsync off) and sends it through Envoy. The peers are one process each that broadcasts out of "
+        "memory and keeps nothing. A delay counts from the time at which the event was due, so falling behind shows. "
+        "Client, driver and servers share the cores. A new server for each row; systems by turns. Milliseconds, cores, "
+        "KiB of RSS growth.",
         ["streams", "system", "events/s", "delay p50", "delay p99", "lost", "cores", "KiB per stream"],
     )
     with postgres_server() as postgres:

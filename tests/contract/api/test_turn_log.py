@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from orginabox.api.v1 import session_pb2, turn_pb2, turn_service_pb2
 from orginabox.api.v1 import session_service_pb2 as pb
@@ -226,3 +227,21 @@ async def test_one_refused_record_holds_up_no_other(api: Rig) -> None:
     await make_turn(api)
     await api.until(lambda: "agent.prompt" in api.peers.actions())
     assert "agent.session_create" not in api.peers.actions()
+
+
+async def test_a_log_that_is_no_longer_kept_still_has_an_end_and_its_answer(api: Rig) -> None:
+    turn_id = await make_turn(api)
+    await open_turn(api, turn_id)
+    await append(api, turn_id, delta(1, "Gone "), delta(2, "but said."), completed(3))
+    turn = (await api.turns.GetTurn(turn_service_pb2.GetTurnRequest(turn_id=turn_id), metadata=api.key)).turn
+    with psycopg.connect(api.settings.database_url, autocommit=True) as connection:
+        for _ in range(200):
+            if connection.execute("SELECT compacted FROM api.turn").fetchone() == (True,):
+                break
+            await asyncio.sleep(0.05)
+        connection.execute("DELETE FROM api.turn_event")
+    events = await read(api, turn_id)
+    assert [(event.sequence, event.WhichOneof("event")) for event in events] == [(3, "completed")]
+    assert events[0].create_time == turn.end_time
+    history = await api.sessions.ListMessages(pb.ListMessagesRequest(session_id=turn.session_id), metadata=api.key)
+    assert history.messages[1].parts[0].text == "Gone but said."

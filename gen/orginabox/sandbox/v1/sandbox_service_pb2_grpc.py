@@ -142,7 +142,7 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplyPermission(self, request, context):
-        """Answer a permission that a run waits for.
+        """Answer a permission that a run waits for. The same answer again is the same as answering once.
         Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

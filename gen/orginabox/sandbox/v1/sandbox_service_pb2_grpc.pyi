@@ -49,7 +49,7 @@ class SandboxServiceStub:
     Refusals: RUN_LOST when no such run is known; TURN_ENDED when it has ended.
     """
     ReplyPermission: _aio.UnaryUnaryMultiCallable[_sandbox_service_pb2.ReplyPermissionRequest, _sandbox_service_pb2.ReplyPermissionResponse]
-    """Answer a permission that a run waits for.
+    """Answer a permission that a run waits for. The same answer again is the same as answering once.
     Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more).
     """
 
@@ -136,7 +136,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_service_pb2.ReplyPermissionRequest,
         context: _aio.ServicerContext[_sandbox_service_pb2.ReplyPermissionRequest, _abc.Awaitable[_sandbox_service_pb2.ReplyPermissionResponse]],
     ) -> _abc.Awaitable[_sandbox_service_pb2.ReplyPermissionResponse]:
-        """Answer a permission that a run waits for.
+        """Answer a permission that a run waits for. The same answer again is the same as answering once.
         Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more).
         """
 

@@ -633,7 +633,7 @@ class SandboxServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "ReplyPermissionResponse":
         """
-        Answer a permission that a run waits for.
+        Answer a permission that a run waits for. The same answer again is the same as answering once.
         Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more).
         """
 
