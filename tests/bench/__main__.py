@@ -15,16 +15,18 @@ BENCHES = {"mesh": mesh_bench.run, "queue": queue_bench.run, "peers": queue_peer
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "operate" / "benchmarks.md"
 
 
-async def main(names: list[str]) -> None:
-    """Run the named benchmarks."""
+async def main(words: list[str]) -> None:
+    """Run the named benchmarks. All of them, or `--page` among the words, write the page."""
+    names = [word for word in words if word != "--page"]
     where, tables = machine(), list[Table]()
     for name in names or BENCHES:
         for table in await BENCHES[name]():
             tables.append(table)
             Console().print(Markdown(table.markdown()))
-    if not names:
+    if len(names) == len(words) - 1 or not names:
         head = (
-            "# Benchmarks\n\nWritten by `make bench`. Compare within a table, not between tables or machines.\n\n"
+            "# Benchmarks\n\nWritten by `python -m tests.bench`; `make bench` adds the queue, its peers and many readers. "
+            "Compare within a table, not between tables or machines.\n\n"
             f"{datetime.now(UTC):%Y-%m-%d}, {where}.\n"
         )
         PAGE.write_text("\n".join([head, *(table.markdown() for table in tables)]))

@@ -27,9 +27,12 @@ class BareAgent:
     http: httpx.AsyncClient
     pid: int
 
-    async def turn(self, text: str) -> tuple[int, list[tuple[str, int]]]:
-        """Run a turn in a new session: when it was sent, and each delta with when it came, in nanoseconds."""
-        session = (await self.http.post("/session", json={"title": "bench"})).json()["id"]
+    async def session(self) -> str:
+        """A new session."""
+        return str((await self.http.post("/session", json={"title": "bench"})).json()["id"])
+
+    async def turn(self, session: str, text: str) -> tuple[int, list[tuple[str, int]]]:
+        """Run a turn in a session: when it was sent, and each delta with when it came, in nanoseconds."""
         deltas: list[tuple[str, int]] = []
         async with self.http.stream("GET", "/event", timeout=None) as events:
             lines = events.aiter_lines()
