@@ -25,7 +25,8 @@ async def main(words: list[str]) -> None:
             Console().print(Markdown(table.markdown()))
     if len(names) == len(words) - 1 or not names:
         head = (
-            "# Benchmarks\n\nWritten by `python -m tests.bench`; `make bench` adds the queue, its peers and many readers. "
+            "# Benchmarks\n\n"
+            "Written by `python -m tests.bench`; `make bench` adds the queue, its peers and many readers. "
             "Compare within a table, not between tables or machines.\n\n"
             f"{datetime.now(UTC):%Y-%m-%d}, {where}.\n"
         )
