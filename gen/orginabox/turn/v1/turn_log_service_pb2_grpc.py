@@ -63,7 +63,7 @@ class TurnLogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AppendTurnEvents(self, request_iterator, context):
-        """Append events. Readers see them at once; the answers tell which are durable. Events at or below the end of the log are
+        """Append events. Readers see them when they are on disk, which the answers tell. Events at or below the end of the log are
         taken as repeats and left out, so that sending again after a cut is safe.
         Refusals: TURN_NOT_FOUND, LEASE_LOST, SEQUENCE_GAP, TURN_ENDED.
         """

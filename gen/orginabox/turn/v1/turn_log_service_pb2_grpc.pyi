@@ -24,7 +24,7 @@ class TurnLogServiceStub:
     Refusals: TURN_NOT_FOUND; LEASE_LOST when a later attempt has opened the log.
     """
     AppendTurnEvents: _aio.StreamStreamMultiCallable[_turn_log_service_pb2.AppendTurnEventsRequest, _turn_log_service_pb2.AppendTurnEventsResponse]
-    """Append events. Readers see them at once; the answers tell which are durable. Events at or below the end of the log are
+    """Append events. Readers see them when they are on disk, which the answers tell. Events at or below the end of the log are
     taken as repeats and left out, so that sending again after a cut is safe.
     Refusals: TURN_NOT_FOUND, LEASE_LOST, SEQUENCE_GAP, TURN_ENDED.
     """
@@ -51,7 +51,7 @@ class TurnLogServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_turn_log_service_pb2.AppendTurnEventsRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_turn_log_service_pb2.AppendTurnEventsRequest], _abc.AsyncIterator[_turn_log_service_pb2.AppendTurnEventsResponse]],
     ) -> _abc.AsyncIterator[_turn_log_service_pb2.AppendTurnEventsResponse]:
-        """Append events. Readers see them at once; the answers tell which are durable. Events at or below the end of the log are
+        """Append events. Readers see them when they are on disk, which the answers tell. Events at or below the end of the log are
         taken as repeats and left out, so that sending again after a cut is safe.
         Refusals: TURN_NOT_FOUND, LEASE_LOST, SEQUENCE_GAP, TURN_ENDED.
         """

@@ -158,7 +158,8 @@ class ErrorReason(betterproto2.Enum):
 
     PERMISSION_TIMEOUT = 31
     """
-    Nobody answered a permission in time, so the turn was stopped (terminal event). Nobody has refused it.
+    Nobody answered a permission in time, so the turn was stopped (terminal event). Nobody has refused it. Not sent today:
+    the agent goes on without the permission, and `permission_expired` says so.
         { "reason": "ERROR_REASON_PERMISSION_TIMEOUT", "domain": "orginabox.dev", "metadata": { "permissionId": "per_..." } }
     """
 
