@@ -10,7 +10,10 @@ from google.protobuf.message import Message
 _STRING: Mapping[str, Callable[[Any], str]] = {
     "min_len": lambda value: "not empty" if value == 1 else f"at least {value:,} characters",
     "max_len": lambda value: f"at most {value:,} characters",
+    "max_bytes": lambda value: f"at most {value:,} bytes",
     "uuid": lambda _: "a UUID",
+    "email": lambda _: "a mail address",
+    "uri": lambda _: "a URI",
     "pattern": lambda value: f"matches `{value}`",
     "not_contains": lambda value: "without NUL" if value == "\0" else f"without `{value}`",
 }
@@ -23,6 +26,7 @@ WORDS: Mapping[str, Mapping[str, Callable[[Any], str]]] = {
     "bytes": {"max_len": lambda value: f"at most {value:,} bytes"},
     "int32": _NUMBER,
     "int64": _NUMBER,
+    "double": {"gte": lambda value: f"at least {value:g}", "finite": lambda _: "a finite number"},
     "enum": {
         "defined_only": lambda _: "a value of the enum",
         "not_in": lambda _: "not the unspecified one",

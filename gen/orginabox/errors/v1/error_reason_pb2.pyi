@@ -202,6 +202,114 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A secret in the database cannot be read with the keyring at hand (FAILED_PRECONDITION).
         { "reason": "ERROR_REASON_KEYRING_MISMATCH", "domain": "orginabox.dev" }
     """
+    ERROR_REASON_CREDENTIALS_REFUSED: _ErrorReason.ValueType  # 100
+    """The handle or the password is wrong (UNAUTHENTICATED). Which of the two is not told.
+        { "reason": "ERROR_REASON_CREDENTIALS_REFUSED", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 101
+    """The token is none of this box, or was changed (UNAUTHENTICATED).
+        { "reason": "ERROR_REASON_TOKEN_INVALID", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 102
+    """The token has ended (UNAUTHENTICATED). Refresh it, or sign in again.
+        { "reason": "ERROR_REASON_TOKEN_EXPIRED", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_TOKEN_REVOKED: _ErrorReason.ValueType  # 103
+    """The sign-in or the API token was ended (UNAUTHENTICATED). Sign in again.
+        { "reason": "ERROR_REASON_TOKEN_REVOKED", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_TOKEN_REUSED: _ErrorReason.ValueType  # 104
+    """A refresh token was used a second time, so its sign-in was ended (UNAUTHENTICATED). Sign in again.
+        { "reason": "ERROR_REASON_TOKEN_REUSED", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_USER_SUSPENDED: _ErrorReason.ValueType  # 105
+    """The user or their tenant may not use the box for now (PERMISSION_DENIED).
+        { "reason": "ERROR_REASON_USER_SUSPENDED", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 106
+    """There were too many failures for this account or from this address (RESOURCE_EXHAUSTED). Wait.
+        { "reason": "ERROR_REASON_TOO_MANY_ATTEMPTS", "domain": "orginabox.dev", "metadata": { "retryAfterSeconds": "30" } }
+    """
+    ERROR_REASON_PASSWORD_REFUSED: _ErrorReason.ValueType  # 107
+    """The new password is too easy to guess (INVALID_ARGUMENT).
+        { "reason": "ERROR_REASON_PASSWORD_REFUSED", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_SIGN_IN_NOT_FOUND: _ErrorReason.ValueType  # 108
+    """The caller has no such sign-in (NOT_FOUND).
+        { "reason": "ERROR_REASON_SIGN_IN_NOT_FOUND", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_DEVICE_SIGN_IN_PENDING: _ErrorReason.ValueType  # 109
+    """The user has not approved the device yet (FAILED_PRECONDITION). Ask again after the interval.
+        { "reason": "ERROR_REASON_DEVICE_SIGN_IN_PENDING", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_DEVICE_SIGN_IN_SLOW_DOWN: _ErrorReason.ValueType  # 110
+    """The device asks too often (RESOURCE_EXHAUSTED). Add five seconds to the interval.
+        { "reason": "ERROR_REASON_DEVICE_SIGN_IN_SLOW_DOWN", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_DEVICE_SIGN_IN_DENIED: _ErrorReason.ValueType  # 111
+    """The user did not approve the device (PERMISSION_DENIED).
+        { "reason": "ERROR_REASON_DEVICE_SIGN_IN_DENIED", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_TENANT_NOT_PROVISIONED: _ErrorReason.ValueType  # 112
+    """No tenant takes this user in (PERMISSION_DENIED). An administrator has to add them.
+        { "reason": "ERROR_REASON_TENANT_NOT_PROVISIONED", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_CSRF_REFUSED: _ErrorReason.ValueType  # 113
+    """A call with a browser's cookie came without its proof (PERMISSION_DENIED). Send the `x-oiab-csrf` header.
+        { "reason": "ERROR_REASON_CSRF_REFUSED", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_OPERATOR_KEY_REMOTE: _ErrorReason.ValueType  # 114
+    """The key of the box opens it on this machine only (PERMISSION_DENIED). Sign in as a user.
+        { "reason": "ERROR_REASON_OPERATOR_KEY_REMOTE", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_USER_NOT_FOUND: _ErrorReason.ValueType  # 120
+    """The tenant has no such user (NOT_FOUND).
+        { "reason": "ERROR_REASON_USER_NOT_FOUND", "domain": "orginabox.dev", "metadata": { "userId": "ada" } }
+    """
+    ERROR_REASON_USER_EXISTS: _ErrorReason.ValueType  # 121
+    """The tenant has a user with this handle already (ALREADY_EXISTS).
+        { "reason": "ERROR_REASON_USER_EXISTS", "domain": "orginabox.dev", "metadata": { "handle": "ada" } }
+    """
+    ERROR_REASON_ROLE_NOT_FOUND: _ErrorReason.ValueType  # 122
+    """The tenant has no such role (NOT_FOUND).
+        { "reason": "ERROR_REASON_ROLE_NOT_FOUND", "domain": "orginabox.dev", "metadata": { "roleId": "research" } }
+    """
+    ERROR_REASON_ROLE_EXISTS: _ErrorReason.ValueType  # 123
+    """The tenant has a role with this name already (ALREADY_EXISTS).
+        { "reason": "ERROR_REASON_ROLE_EXISTS", "domain": "orginabox.dev", "metadata": { "name": "research" } }
+    """
+    ERROR_REASON_ROLE_BUILT_IN: _ErrorReason.ValueType  # 124
+    """The role came with the tenant and stays as it is (FAILED_PRECONDITION). Make a role of your own.
+        { "reason": "ERROR_REASON_ROLE_BUILT_IN", "domain": "orginabox.dev", "metadata": { "name": "owner" } }
+    """
+    ERROR_REASON_PERMISSION_ESCALATION: _ErrorReason.ValueType  # 125
+    """Nobody grants what they lack, or touches who may do more (PERMISSION_DENIED).
+        { "reason": "ERROR_REASON_PERMISSION_ESCALATION", "domain": "orginabox.dev", "metadata": { "permission": "admin.manage_tenant" } }
+    """
+    ERROR_REASON_LAST_OWNER: _ErrorReason.ValueType  # 126
+    """The tenant would be left without an owner (FAILED_PRECONDITION). Make somebody else an owner first.
+        { "reason": "ERROR_REASON_LAST_OWNER", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_API_TOKEN_NOT_FOUND: _ErrorReason.ValueType  # 127
+    """The caller has no such API token (NOT_FOUND).
+        { "reason": "ERROR_REASON_API_TOKEN_NOT_FOUND", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_TENANT_EXISTS: _ErrorReason.ValueType  # 128
+    """A tenant has this slug already (ALREADY_EXISTS).
+        { "reason": "ERROR_REASON_TENANT_EXISTS", "domain": "orginabox.dev", "metadata": { "slug": "acme" } }
+    """
+    ERROR_REASON_IDENTITY_PROVIDER_NOT_FOUND: _ErrorReason.ValueType  # 129
+    """The tenant has no such identity provider (NOT_FOUND).
+        { "reason": "ERROR_REASON_IDENTITY_PROVIDER_NOT_FOUND", "domain": "orginabox.dev", "metadata": { "identityProviderId": "entra" } }
+    """
+    ERROR_REASON_IDENTITY_PROVIDER_UNAVAILABLE: _ErrorReason.ValueType  # 130
+    """The identity provider cannot be reached, or answers with errors (UNAVAILABLE).
+        { "reason": "ERROR_REASON_IDENTITY_PROVIDER_UNAVAILABLE", "domain": "orginabox.dev" }
+    """
+    ERROR_REASON_IDENTITY_PROVIDER_REFUSED: _ErrorReason.ValueType  # 131
+    """What the identity provider says cannot be accepted (FAILED_PRECONDITION): another issuer, a token that does not verify.
+        { "reason": "ERROR_REASON_IDENTITY_PROVIDER_REFUSED", "domain": "orginabox.dev" }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason of a refusal. Each error carries a canonical code, a sentence that says what to do, and exactly one
@@ -388,5 +496,113 @@ ERROR_REASON_RUNTIME_NOT_APPLIED: ErrorReason.ValueType  # 89
 ERROR_REASON_KEYRING_MISMATCH: ErrorReason.ValueType  # 90
 """A secret in the database cannot be read with the keyring at hand (FAILED_PRECONDITION).
     { "reason": "ERROR_REASON_KEYRING_MISMATCH", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_CREDENTIALS_REFUSED: ErrorReason.ValueType  # 100
+"""The handle or the password is wrong (UNAUTHENTICATED). Which of the two is not told.
+    { "reason": "ERROR_REASON_CREDENTIALS_REFUSED", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 101
+"""The token is none of this box, or was changed (UNAUTHENTICATED).
+    { "reason": "ERROR_REASON_TOKEN_INVALID", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 102
+"""The token has ended (UNAUTHENTICATED). Refresh it, or sign in again.
+    { "reason": "ERROR_REASON_TOKEN_EXPIRED", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_TOKEN_REVOKED: ErrorReason.ValueType  # 103
+"""The sign-in or the API token was ended (UNAUTHENTICATED). Sign in again.
+    { "reason": "ERROR_REASON_TOKEN_REVOKED", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_TOKEN_REUSED: ErrorReason.ValueType  # 104
+"""A refresh token was used a second time, so its sign-in was ended (UNAUTHENTICATED). Sign in again.
+    { "reason": "ERROR_REASON_TOKEN_REUSED", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_USER_SUSPENDED: ErrorReason.ValueType  # 105
+"""The user or their tenant may not use the box for now (PERMISSION_DENIED).
+    { "reason": "ERROR_REASON_USER_SUSPENDED", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 106
+"""There were too many failures for this account or from this address (RESOURCE_EXHAUSTED). Wait.
+    { "reason": "ERROR_REASON_TOO_MANY_ATTEMPTS", "domain": "orginabox.dev", "metadata": { "retryAfterSeconds": "30" } }
+"""
+ERROR_REASON_PASSWORD_REFUSED: ErrorReason.ValueType  # 107
+"""The new password is too easy to guess (INVALID_ARGUMENT).
+    { "reason": "ERROR_REASON_PASSWORD_REFUSED", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_SIGN_IN_NOT_FOUND: ErrorReason.ValueType  # 108
+"""The caller has no such sign-in (NOT_FOUND).
+    { "reason": "ERROR_REASON_SIGN_IN_NOT_FOUND", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_DEVICE_SIGN_IN_PENDING: ErrorReason.ValueType  # 109
+"""The user has not approved the device yet (FAILED_PRECONDITION). Ask again after the interval.
+    { "reason": "ERROR_REASON_DEVICE_SIGN_IN_PENDING", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_DEVICE_SIGN_IN_SLOW_DOWN: ErrorReason.ValueType  # 110
+"""The device asks too often (RESOURCE_EXHAUSTED). Add five seconds to the interval.
+    { "reason": "ERROR_REASON_DEVICE_SIGN_IN_SLOW_DOWN", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_DEVICE_SIGN_IN_DENIED: ErrorReason.ValueType  # 111
+"""The user did not approve the device (PERMISSION_DENIED).
+    { "reason": "ERROR_REASON_DEVICE_SIGN_IN_DENIED", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_TENANT_NOT_PROVISIONED: ErrorReason.ValueType  # 112
+"""No tenant takes this user in (PERMISSION_DENIED). An administrator has to add them.
+    { "reason": "ERROR_REASON_TENANT_NOT_PROVISIONED", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_CSRF_REFUSED: ErrorReason.ValueType  # 113
+"""A call with a browser's cookie came without its proof (PERMISSION_DENIED). Send the `x-oiab-csrf` header.
+    { "reason": "ERROR_REASON_CSRF_REFUSED", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_OPERATOR_KEY_REMOTE: ErrorReason.ValueType  # 114
+"""The key of the box opens it on this machine only (PERMISSION_DENIED). Sign in as a user.
+    { "reason": "ERROR_REASON_OPERATOR_KEY_REMOTE", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_USER_NOT_FOUND: ErrorReason.ValueType  # 120
+"""The tenant has no such user (NOT_FOUND).
+    { "reason": "ERROR_REASON_USER_NOT_FOUND", "domain": "orginabox.dev", "metadata": { "userId": "ada" } }
+"""
+ERROR_REASON_USER_EXISTS: ErrorReason.ValueType  # 121
+"""The tenant has a user with this handle already (ALREADY_EXISTS).
+    { "reason": "ERROR_REASON_USER_EXISTS", "domain": "orginabox.dev", "metadata": { "handle": "ada" } }
+"""
+ERROR_REASON_ROLE_NOT_FOUND: ErrorReason.ValueType  # 122
+"""The tenant has no such role (NOT_FOUND).
+    { "reason": "ERROR_REASON_ROLE_NOT_FOUND", "domain": "orginabox.dev", "metadata": { "roleId": "research" } }
+"""
+ERROR_REASON_ROLE_EXISTS: ErrorReason.ValueType  # 123
+"""The tenant has a role with this name already (ALREADY_EXISTS).
+    { "reason": "ERROR_REASON_ROLE_EXISTS", "domain": "orginabox.dev", "metadata": { "name": "research" } }
+"""
+ERROR_REASON_ROLE_BUILT_IN: ErrorReason.ValueType  # 124
+"""The role came with the tenant and stays as it is (FAILED_PRECONDITION). Make a role of your own.
+    { "reason": "ERROR_REASON_ROLE_BUILT_IN", "domain": "orginabox.dev", "metadata": { "name": "owner" } }
+"""
+ERROR_REASON_PERMISSION_ESCALATION: ErrorReason.ValueType  # 125
+"""Nobody grants what they lack, or touches who may do more (PERMISSION_DENIED).
+    { "reason": "ERROR_REASON_PERMISSION_ESCALATION", "domain": "orginabox.dev", "metadata": { "permission": "admin.manage_tenant" } }
+"""
+ERROR_REASON_LAST_OWNER: ErrorReason.ValueType  # 126
+"""The tenant would be left without an owner (FAILED_PRECONDITION). Make somebody else an owner first.
+    { "reason": "ERROR_REASON_LAST_OWNER", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_API_TOKEN_NOT_FOUND: ErrorReason.ValueType  # 127
+"""The caller has no such API token (NOT_FOUND).
+    { "reason": "ERROR_REASON_API_TOKEN_NOT_FOUND", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_TENANT_EXISTS: ErrorReason.ValueType  # 128
+"""A tenant has this slug already (ALREADY_EXISTS).
+    { "reason": "ERROR_REASON_TENANT_EXISTS", "domain": "orginabox.dev", "metadata": { "slug": "acme" } }
+"""
+ERROR_REASON_IDENTITY_PROVIDER_NOT_FOUND: ErrorReason.ValueType  # 129
+"""The tenant has no such identity provider (NOT_FOUND).
+    { "reason": "ERROR_REASON_IDENTITY_PROVIDER_NOT_FOUND", "domain": "orginabox.dev", "metadata": { "identityProviderId": "entra" } }
+"""
+ERROR_REASON_IDENTITY_PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 130
+"""The identity provider cannot be reached, or answers with errors (UNAVAILABLE).
+    { "reason": "ERROR_REASON_IDENTITY_PROVIDER_UNAVAILABLE", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_IDENTITY_PROVIDER_REFUSED: ErrorReason.ValueType  # 131
+"""What the identity provider says cannot be accepted (FAILED_PRECONDITION): another issuer, a token that does not verify.
+    { "reason": "ERROR_REASON_IDENTITY_PROVIDER_REFUSED", "domain": "orginabox.dev" }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -290,6 +290,168 @@ class ErrorReason(betterproto2.Enum):
         { "reason": "ERROR_REASON_KEYRING_MISMATCH", "domain": "orginabox.dev" }
     """
 
+    CREDENTIALS_REFUSED = 100
+    """
+    The handle or the password is wrong (UNAUTHENTICATED). Which of the two is not told.
+        { "reason": "ERROR_REASON_CREDENTIALS_REFUSED", "domain": "orginabox.dev" }
+    """
+
+    TOKEN_INVALID = 101
+    """
+    The token is none of this box, or was changed (UNAUTHENTICATED).
+        { "reason": "ERROR_REASON_TOKEN_INVALID", "domain": "orginabox.dev" }
+    """
+
+    TOKEN_EXPIRED = 102
+    """
+    The token has ended (UNAUTHENTICATED). Refresh it, or sign in again.
+        { "reason": "ERROR_REASON_TOKEN_EXPIRED", "domain": "orginabox.dev" }
+    """
+
+    TOKEN_REVOKED = 103
+    """
+    The sign-in or the API token was ended (UNAUTHENTICATED). Sign in again.
+        { "reason": "ERROR_REASON_TOKEN_REVOKED", "domain": "orginabox.dev" }
+    """
+
+    TOKEN_REUSED = 104
+    """
+    A refresh token was used a second time, so its sign-in was ended (UNAUTHENTICATED). Sign in again.
+        { "reason": "ERROR_REASON_TOKEN_REUSED", "domain": "orginabox.dev" }
+    """
+
+    USER_SUSPENDED = 105
+    """
+    The user or their tenant may not use the box for now (PERMISSION_DENIED).
+        { "reason": "ERROR_REASON_USER_SUSPENDED", "domain": "orginabox.dev" }
+    """
+
+    TOO_MANY_ATTEMPTS = 106
+    """
+    There were too many failures for this account or from this address (RESOURCE_EXHAUSTED). Wait.
+        { "reason": "ERROR_REASON_TOO_MANY_ATTEMPTS", "domain": "orginabox.dev", "metadata": { "retryAfterSeconds": "30" } }
+    """
+
+    PASSWORD_REFUSED = 107
+    """
+    The new password is too easy to guess (INVALID_ARGUMENT).
+        { "reason": "ERROR_REASON_PASSWORD_REFUSED", "domain": "orginabox.dev" }
+    """
+
+    SIGN_IN_NOT_FOUND = 108
+    """
+    The caller has no such sign-in (NOT_FOUND).
+        { "reason": "ERROR_REASON_SIGN_IN_NOT_FOUND", "domain": "orginabox.dev" }
+    """
+
+    DEVICE_SIGN_IN_PENDING = 109
+    """
+    The user has not approved the device yet (FAILED_PRECONDITION). Ask again after the interval.
+        { "reason": "ERROR_REASON_DEVICE_SIGN_IN_PENDING", "domain": "orginabox.dev" }
+    """
+
+    DEVICE_SIGN_IN_SLOW_DOWN = 110
+    """
+    The device asks too often (RESOURCE_EXHAUSTED). Add five seconds to the interval.
+        { "reason": "ERROR_REASON_DEVICE_SIGN_IN_SLOW_DOWN", "domain": "orginabox.dev" }
+    """
+
+    DEVICE_SIGN_IN_DENIED = 111
+    """
+    The user did not approve the device (PERMISSION_DENIED).
+        { "reason": "ERROR_REASON_DEVICE_SIGN_IN_DENIED", "domain": "orginabox.dev" }
+    """
+
+    TENANT_NOT_PROVISIONED = 112
+    """
+    No tenant takes this user in (PERMISSION_DENIED). An administrator has to add them.
+        { "reason": "ERROR_REASON_TENANT_NOT_PROVISIONED", "domain": "orginabox.dev" }
+    """
+
+    CSRF_REFUSED = 113
+    """
+    A call with a browser's cookie came without its proof (PERMISSION_DENIED). Send the `x-oiab-csrf` header.
+        { "reason": "ERROR_REASON_CSRF_REFUSED", "domain": "orginabox.dev" }
+    """
+
+    OPERATOR_KEY_REMOTE = 114
+    """
+    The key of the box opens it on this machine only (PERMISSION_DENIED). Sign in as a user.
+        { "reason": "ERROR_REASON_OPERATOR_KEY_REMOTE", "domain": "orginabox.dev" }
+    """
+
+    USER_NOT_FOUND = 120
+    """
+    The tenant has no such user (NOT_FOUND).
+        { "reason": "ERROR_REASON_USER_NOT_FOUND", "domain": "orginabox.dev", "metadata": { "userId": "ada" } }
+    """
+
+    USER_EXISTS = 121
+    """
+    The tenant has a user with this handle already (ALREADY_EXISTS).
+        { "reason": "ERROR_REASON_USER_EXISTS", "domain": "orginabox.dev", "metadata": { "handle": "ada" } }
+    """
+
+    ROLE_NOT_FOUND = 122
+    """
+    The tenant has no such role (NOT_FOUND).
+        { "reason": "ERROR_REASON_ROLE_NOT_FOUND", "domain": "orginabox.dev", "metadata": { "roleId": "research" } }
+    """
+
+    ROLE_EXISTS = 123
+    """
+    The tenant has a role with this name already (ALREADY_EXISTS).
+        { "reason": "ERROR_REASON_ROLE_EXISTS", "domain": "orginabox.dev", "metadata": { "name": "research" } }
+    """
+
+    ROLE_BUILT_IN = 124
+    """
+    The role came with the tenant and stays as it is (FAILED_PRECONDITION). Make a role of your own.
+        { "reason": "ERROR_REASON_ROLE_BUILT_IN", "domain": "orginabox.dev", "metadata": { "name": "owner" } }
+    """
+
+    PERMISSION_ESCALATION = 125
+    """
+    Nobody grants what they lack, or touches who may do more (PERMISSION_DENIED).
+        { "reason": "ERROR_REASON_PERMISSION_ESCALATION", "domain": "orginabox.dev", "metadata": { "permission": "admin.manage_tenant" } }
+    """
+
+    LAST_OWNER = 126
+    """
+    The tenant would be left without an owner (FAILED_PRECONDITION). Make somebody else an owner first.
+        { "reason": "ERROR_REASON_LAST_OWNER", "domain": "orginabox.dev" }
+    """
+
+    API_TOKEN_NOT_FOUND = 127
+    """
+    The caller has no such API token (NOT_FOUND).
+        { "reason": "ERROR_REASON_API_TOKEN_NOT_FOUND", "domain": "orginabox.dev" }
+    """
+
+    TENANT_EXISTS = 128
+    """
+    A tenant has this slug already (ALREADY_EXISTS).
+        { "reason": "ERROR_REASON_TENANT_EXISTS", "domain": "orginabox.dev", "metadata": { "slug": "acme" } }
+    """
+
+    IDENTITY_PROVIDER_NOT_FOUND = 129
+    """
+    The tenant has no such identity provider (NOT_FOUND).
+        { "reason": "ERROR_REASON_IDENTITY_PROVIDER_NOT_FOUND", "domain": "orginabox.dev", "metadata": { "identityProviderId": "entra" } }
+    """
+
+    IDENTITY_PROVIDER_UNAVAILABLE = 130
+    """
+    The identity provider cannot be reached, or answers with errors (UNAVAILABLE).
+        { "reason": "ERROR_REASON_IDENTITY_PROVIDER_UNAVAILABLE", "domain": "orginabox.dev" }
+    """
+
+    IDENTITY_PROVIDER_REFUSED = 131
+    """
+    What the identity provider says cannot be accepted (FAILED_PRECONDITION): another issuer, a token that does not verify.
+        { "reason": "ERROR_REASON_IDENTITY_PROVIDER_REFUSED", "domain": "orginabox.dev" }
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -338,6 +500,33 @@ class ErrorReason(betterproto2.Enum):
             88: "ERROR_REASON_MODEL_NOT_FOUND",
             89: "ERROR_REASON_RUNTIME_NOT_APPLIED",
             90: "ERROR_REASON_KEYRING_MISMATCH",
+            100: "ERROR_REASON_CREDENTIALS_REFUSED",
+            101: "ERROR_REASON_TOKEN_INVALID",
+            102: "ERROR_REASON_TOKEN_EXPIRED",
+            103: "ERROR_REASON_TOKEN_REVOKED",
+            104: "ERROR_REASON_TOKEN_REUSED",
+            105: "ERROR_REASON_USER_SUSPENDED",
+            106: "ERROR_REASON_TOO_MANY_ATTEMPTS",
+            107: "ERROR_REASON_PASSWORD_REFUSED",
+            108: "ERROR_REASON_SIGN_IN_NOT_FOUND",
+            109: "ERROR_REASON_DEVICE_SIGN_IN_PENDING",
+            110: "ERROR_REASON_DEVICE_SIGN_IN_SLOW_DOWN",
+            111: "ERROR_REASON_DEVICE_SIGN_IN_DENIED",
+            112: "ERROR_REASON_TENANT_NOT_PROVISIONED",
+            113: "ERROR_REASON_CSRF_REFUSED",
+            114: "ERROR_REASON_OPERATOR_KEY_REMOTE",
+            120: "ERROR_REASON_USER_NOT_FOUND",
+            121: "ERROR_REASON_USER_EXISTS",
+            122: "ERROR_REASON_ROLE_NOT_FOUND",
+            123: "ERROR_REASON_ROLE_EXISTS",
+            124: "ERROR_REASON_ROLE_BUILT_IN",
+            125: "ERROR_REASON_PERMISSION_ESCALATION",
+            126: "ERROR_REASON_LAST_OWNER",
+            127: "ERROR_REASON_API_TOKEN_NOT_FOUND",
+            128: "ERROR_REASON_TENANT_EXISTS",
+            129: "ERROR_REASON_IDENTITY_PROVIDER_NOT_FOUND",
+            130: "ERROR_REASON_IDENTITY_PROVIDER_UNAVAILABLE",
+            131: "ERROR_REASON_IDENTITY_PROVIDER_REFUSED",
         }
 
     @classmethod
@@ -388,4 +577,31 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_MODEL_NOT_FOUND": 88,
             "ERROR_REASON_RUNTIME_NOT_APPLIED": 89,
             "ERROR_REASON_KEYRING_MISMATCH": 90,
+            "ERROR_REASON_CREDENTIALS_REFUSED": 100,
+            "ERROR_REASON_TOKEN_INVALID": 101,
+            "ERROR_REASON_TOKEN_EXPIRED": 102,
+            "ERROR_REASON_TOKEN_REVOKED": 103,
+            "ERROR_REASON_TOKEN_REUSED": 104,
+            "ERROR_REASON_USER_SUSPENDED": 105,
+            "ERROR_REASON_TOO_MANY_ATTEMPTS": 106,
+            "ERROR_REASON_PASSWORD_REFUSED": 107,
+            "ERROR_REASON_SIGN_IN_NOT_FOUND": 108,
+            "ERROR_REASON_DEVICE_SIGN_IN_PENDING": 109,
+            "ERROR_REASON_DEVICE_SIGN_IN_SLOW_DOWN": 110,
+            "ERROR_REASON_DEVICE_SIGN_IN_DENIED": 111,
+            "ERROR_REASON_TENANT_NOT_PROVISIONED": 112,
+            "ERROR_REASON_CSRF_REFUSED": 113,
+            "ERROR_REASON_OPERATOR_KEY_REMOTE": 114,
+            "ERROR_REASON_USER_NOT_FOUND": 120,
+            "ERROR_REASON_USER_EXISTS": 121,
+            "ERROR_REASON_ROLE_NOT_FOUND": 122,
+            "ERROR_REASON_ROLE_EXISTS": 123,
+            "ERROR_REASON_ROLE_BUILT_IN": 124,
+            "ERROR_REASON_PERMISSION_ESCALATION": 125,
+            "ERROR_REASON_LAST_OWNER": 126,
+            "ERROR_REASON_API_TOKEN_NOT_FOUND": 127,
+            "ERROR_REASON_TENANT_EXISTS": 128,
+            "ERROR_REASON_IDENTITY_PROVIDER_NOT_FOUND": 129,
+            "ERROR_REASON_IDENTITY_PROVIDER_UNAVAILABLE": 130,
+            "ERROR_REASON_IDENTITY_PROVIDER_REFUSED": 131,
         }
