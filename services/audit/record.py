@@ -1,8 +1,7 @@
 """A record: one thing that somebody did, kept. What a record may hold, and what a list may ask for."""
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -13,7 +12,6 @@ from services.kit.errors import DomainError, Kind
 MAX_TEXT = 4_096
 _ACTION = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 _ACTOR = re.compile(r"system|user:.+|agent:.+", re.DOTALL)
-_REPLACEMENT = "�"
 
 
 class RecordInvalid(DomainError):
@@ -77,29 +75,6 @@ class Filter:
         return self.action.removesuffix("*") if self.action.endswith("*") else None
 
 
-def keepable(value: Any) -> Any:
-    """The value with what a database cannot hold replaced, so that no record is ever refused for what it tells of.
-
-    What it tells of is not ours to choose: a prompt or a file name may hold anything.
-    """
-    match value:
-        case str():
-            return _keepable_text(value)
-        case float() if not math.isfinite(value):
-            return str(value)
-        case Mapping():
-            return {_keepable_text(str(name)): keepable(inner) for name, inner in value.items()}
-        case Sequence():
-            return [keepable(inner) for inner in value]
-        case _:
-            return value
-
-
 def now() -> datetime:
     """The time."""
     return datetime.now(UTC)
-
-
-def _keepable_text(text: str) -> str:
-    kept = text.replace("\0", _REPLACEMENT)
-    return kept.encode(errors="replace").decode() if not kept.isascii() else kept

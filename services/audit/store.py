@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from services.audit.record import Filter, Record, keepable
+from services.audit.record import Filter, Record
+from services.kit.keepable import keepable
 from services.kit.postgres import Database, Row, Transaction
 from services.kit.queries import load_queries
 
