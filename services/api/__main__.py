@@ -21,6 +21,7 @@ from orginabox.sandbox.v1 import sandbox_service_pb2_grpc as sandbox_grpc
 from orginabox.turn.v1 import turn_log_service_pb2_grpc
 
 from services.api import mapping
+from services.api.audit_handler import AuditHandler
 from services.api.courier import Courier
 from services.api.dispatcher import Dispatcher
 from services.api.feed import Feeds
@@ -28,7 +29,7 @@ from services.api.health_handler import HealthHandler
 from services.api.job_handler import JobHandler
 from services.api.log_keeper import LogKeeper
 from services.api.neighbours import Neighbours
-from services.api.provider_handler import AuditHandler, ProviderHandler
+from services.api.provider_handler import ProviderHandler
 from services.api.reaper import Reaper
 from services.api.session_handler import SessionHandler
 from services.api.settings import ApiSettings
@@ -36,6 +37,7 @@ from services.api.store import QUERIES, Store
 from services.api.turn_handler import TurnHandler
 from services.api.turn_log_handler import TurnLogHandler
 from services.kit.channel import connect
+from services.kit.courier import AuditCourier
 from services.kit.identity import single_operator
 from services.kit.metrics import telling
 from services.kit.migrate import migrate
@@ -72,7 +74,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionHandler(store, sandboxes), server)
             turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnHandler(store, feeds, sandboxes), server)
             provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(
-                ProviderHandler(store, runtime_grpc.RuntimeServiceStub(to_runtime)), server
+                ProviderHandler(runtime_grpc.RuntimeServiceStub(to_runtime)), server
             )
             audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditHandler(audits), server)
             health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthHandler(store), server)
@@ -80,7 +82,8 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
 
         background = [
-            asyncio.create_task(Dispatcher(store, queue, audits).run()),
+            asyncio.create_task(Dispatcher(store, queue).run()),
+            asyncio.create_task(AuditCourier(database.transaction, audits, store.recorded).run()),
             asyncio.create_task(Reaper(store, feeds, queue, sandboxes).run()),
             asyncio.create_task(Courier(store, sandboxes).run()),
             asyncio.create_task(neighbours.run(feeds.hear)),

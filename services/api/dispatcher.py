@@ -1,7 +1,7 @@
-"""Sends the outbox on its way: jobs to Queue, records to Audit, each until it is confirmed.
+"""Sends the outbox on its way: jobs to Queue, each until it is confirmed.
 
-What was just committed is sent at once; what a crash or a silent receiver left behind is found every second. Both
-receivers know each message by its own id, so that sending twice is harmless.
+What was just committed is sent at once; what a crash or a silent queue left behind is found every second. The queue
+knows each message by its own id, so that sending twice is harmless.
 """
 
 import asyncio
@@ -10,9 +10,6 @@ from contextlib import suppress
 from uuid import UUID
 
 import grpc
-from google.protobuf import json_format
-from google.protobuf.timestamp_pb2 import Timestamp
-from orginabox.audit.v1 import audit_service_pb2, audit_service_pb2_grpc, record_pb2
 from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc
 
 from services.api import inbox
@@ -29,21 +26,13 @@ TURN_ATTEMPTS = 20
 class Dispatcher:
     """Sends the outbox on its way."""
 
-    def __init__(
-        self,
-        store: Store,
-        queue: queue_service_pb2_grpc.QueueServiceStub,
-        audit: audit_service_pb2_grpc.AuditServiceStub,
-    ) -> None:
+    def __init__(self, store: Store, queue: queue_service_pb2_grpc.QueueServiceStub) -> None:
         self._store = store
         self._queue = queue
-        self._audit = audit
 
     async def run(self) -> None:
         """Send for ever."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._drain_for_ever(Receiver.QUEUE, self._enqueue))
-            tasks.create_task(self._drain_for_ever(Receiver.AUDIT, self._append))
+        await self._drain_for_ever(Receiver.QUEUE, self._enqueue)
 
     async def _drain_for_ever(self, receiver: Receiver, send: Callable[[list[Outgoing]], Awaitable[None]]) -> None:
         wanted = self._store.sent[receiver]
@@ -100,40 +89,3 @@ class Dispatcher:
             UUID(answer.job.job_id),
             message.number,
         )
-
-    async def _append(self, waiting: list[Outgoing]) -> None:
-        """Append records together; when they are refused, one by one, so that one bad record holds up no other."""
-        try:
-            await self._append_together(waiting)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
-                raise
-            for message in waiting:
-                await self._append_one(message)
-
-    async def _append_together(self, waiting: list[Outgoing]) -> None:
-        await self._audit.AppendRecords(
-            audit_service_pb2.AppendRecordsRequest(records=[_record(message) for message in waiting])
-        )
-        async with self._store.transaction() as tx:
-            await tx.delete_outbox([message.number for message in waiting])
-
-    async def _append_one(self, message: Outgoing) -> None:
-        try:
-            await self._append_together([message])
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
-                raise
-            telemetry.log().error("audit record refused", outbox_id=message.number, details=error.details())
-            async with self._store.transaction() as tx:
-                await tx.set_aside(message.number)
-
-
-def _record(message: Outgoing) -> record_pb2.Record:
-    record: record_pb2.Record = json_format.ParseDict(message.message, record_pb2.Record())
-    record.tenant_id = str(message.tenant_id)
-    if not record.HasField("create_time"):
-        now = Timestamp()
-        now.GetCurrentTime()
-        record.create_time.CopyFrom(now)
-    return record

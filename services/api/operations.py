@@ -21,6 +21,7 @@ from services.api.turn import (
 from services.kit.caller import Caller
 from services.kit.errors import RequestIdReused
 from services.kit.ids import new_id
+from services.kit.outbox import Who
 
 Answer = Callable[[Turn, list[bytes]], bytes]
 """Makes the agent's message out of the events of a turn, both as the contract's bytes."""
@@ -229,7 +230,9 @@ async def _end_here(tx: Transaction, turn: Turn, ending: Ending, event_of: Endin
 async def _end(tx: Transaction, turn: Turn, ending: Ending) -> Turn:
     turn = turn.end(ending, _now())
     await tx.save_turn(turn)
-    await tx.send(outbox.end_record(new_id(), turn))
+    agent = Who(turn.tenant_id, f"agent:{turn.session_id}", turn.user_id)
+    told = {"state": turn.state.value, "reason": turn.failure_reason or ""}
+    await tx.record(agent, "agent.complete", f"turn:{turn.id}", turn.session_id, **told)
     # What was said into it and has not arrived is a turn of its own from now on.
     tx.wake(outbox.Receiver.SANDBOX)
     return turn
@@ -239,7 +242,7 @@ async def record(
     tx: Transaction, caller: Caller, action: str, target: str, session_id: UUID | None, **payload: str
 ) -> None:
     """Put on record what the caller does, in the transaction that does it."""
-    await tx.send(outbox.audit_record(new_id(), caller, action, target=target, session_id=session_id, **payload))
+    await tx.record(Who.of(caller), action, target, session_id, **payload)
 
 
 def _now() -> datetime:

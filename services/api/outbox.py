@@ -6,14 +6,12 @@ from typing import Any
 from uuid import UUID
 
 from services.api.turn import Turn
-from services.kit.caller import Caller
 
 
 class Receiver(Enum):
-    """Who has to be told. What the sandbox has to be told is kept in a table of its own."""
+    """Who has to be told. What the sandbox has to be told is kept in a table of its own, and so is what Audit has."""
 
     QUEUE = "queue"
-    AUDIT = "audit"
     SANDBOX = "sandbox"
 
 
@@ -33,43 +31,4 @@ def turn_job(turn: Turn, trace_parent: str) -> Outgoing:
         turn.tenant_id,
         Receiver.QUEUE,
         {"turn_id": str(turn.id), "session_id": str(turn.session_id), "trace_parent": trace_parent},
-    )
-
-
-def audit_record(
-    record_id: UUID, caller: Caller, action: str, *, target: str = "", session_id: UUID | None = None, **payload: str
-) -> Outgoing:
-    """Tell the audit log what the caller did."""
-    return Outgoing(
-        caller.tenant_id,
-        Receiver.AUDIT,
-        {
-            "record_id": str(record_id),
-            "user_id": str(caller.user_id),
-            "actor": caller.actor,
-            "action": action,
-            "target": target,
-            "session_id": str(session_id or ""),
-            "channel": caller.channel,
-            "ip_address": caller.ip_address,
-            "user_agent": caller.user_agent,
-            "payload": payload,
-        },
-    )
-
-
-def end_record(record_id: UUID, turn: Turn) -> Outgoing:
-    """Tell the audit log that the agent has ended a turn."""
-    return Outgoing(
-        turn.tenant_id,
-        Receiver.AUDIT,
-        {
-            "record_id": str(record_id),
-            "user_id": str(turn.user_id),
-            "actor": f"agent:{turn.session_id}",
-            "action": "agent.complete",
-            "target": f"turn:{turn.id}",
-            "session_id": str(turn.session_id),
-            "payload": {"state": turn.state.value, "reason": turn.failure_reason or ""},
-        },
     )

@@ -18,12 +18,14 @@ from services.api.rows import session_of as _session
 from services.api.rows import turn_of as _turn
 from services.api.session import BusyPolicy, ModelRef, Session, SessionNotFound
 from services.api.turn import Event, Turn, TurnNotFound
+from services.kit import outbox as audit
 from services.kit.caller import Caller
+from services.kit.outbox import Who
 from services.kit.postgres import Database, Row
 from services.kit.postgres import Transaction as SqlTransaction
 from services.kit.queries import load_queries
 
-QUERIES = load_queries(Path(__file__).with_name("queries.sql")) | INBOX_QUERIES | LOG_QUERIES
+QUERIES = load_queries(Path(__file__).with_name("queries.sql")) | INBOX_QUERIES | LOG_QUERIES | audit.QUERIES
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Transaction:
         self.inbox = Inbox(sql)
         self.log = Log(sql)
         self.sent: set[Receiver] = set()
+        self.recorded = False
 
     async def insert_session(
         self, caller: Caller, session_id: UUID, title: str, model: ModelRef | None, request_id: UUID | None
@@ -211,6 +214,11 @@ class Transaction:
         )
         self.wake(outgoing.receiver)
 
+    async def record(self, who: Who, action: str, target: str, session_id: UUID | None = None, **payload: str) -> None:
+        """Put on record what this transaction does."""
+        await audit.record(self._sql, action, target, session_id=session_id, who=who, payload=payload)
+        self.recorded = True
+
     def wake(self, receiver: Receiver) -> None:
         """Let whoever brings messages to a receiver look as soon as the transaction has committed."""
         self.sent.add(receiver)
@@ -245,11 +253,13 @@ class Store:
 
     Attributes:
         sent: Set whenever a message for a receiver has been committed to the outbox.
+        recorded: Set whenever an audit record has been committed.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.sent = {receiver: asyncio.Event() for receiver in Receiver}
+        self.recorded = asyncio.Event()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -259,6 +269,8 @@ class Store:
             yield transaction
         for receiver in transaction.sent:
             self.sent[receiver].set()
+        if transaction.recorded:
+            self.recorded.set()
 
     async def ready(self) -> None:
         """Return when the database answers, else raise ServiceUnavailable."""

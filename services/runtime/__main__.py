@@ -6,9 +6,13 @@ from pathlib import Path
 
 import grpc
 from ext_authz import external_auth_pb2_grpc
+from orginabox.audit.v1 import audit_service_pb2_grpc
 from orginabox.runtime.v1 import runtime_service_pb2_grpc
 
+from services.kit.channel import connect
+from services.kit.courier import AuditCourier
 from services.kit.keyring import Keyring
+from services.kit.metrics import telling
 from services.kit.migrate import migrate
 from services.kit.postgres import Database
 from services.kit.server import run, serve
@@ -35,10 +39,18 @@ async def serve_runtime(settings: RuntimeSettings, stop: asyncio.Event) -> None:
     """Put the parts together and serve."""
     box = installation(settings)
     await asyncio.to_thread(migrate, settings.database_url, SCHEMA, MIGRATIONS)
-    async with Database(settings.database_url, SCHEMA, QUERIES) as database:
+    async with (
+        Database(settings.database_url, SCHEMA, QUERIES) as database,
+        connect(settings.address("audit")) as to_audit,
+    ):
         store = Store(database)
         await operations.restore(box, store)
-        await serve(settings.address("runtime"), SERVICES, partial(register, box, store), stop=stop)
+        courier = AuditCourier(database.transaction, audit_service_pb2_grpc.AuditServiceStub(to_audit), store.recorded)
+        bringing = asyncio.create_task(courier.run())
+        with telling(settings.metrics_at("runtime")):
+            await serve(settings.address("runtime"), SERVICES, partial(register, box, store), stop=stop)
+        bringing.cancel()
+        await asyncio.gather(bringing, return_exceptions=True)
 
 
 def installation(settings: RuntimeSettings) -> Installation:

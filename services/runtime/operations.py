@@ -99,6 +99,7 @@ async def create_provider(
         await tx.add(replace(wanted, sealed_key=sealed), request_id, digest)
         if values.preferred or first:
             await tx.prefer(tenant_id, wanted.provider_id)
+        await tx.record(tenant_id, "admin.provider_create", _target(wanted.provider_id), kind=wanted.kind.value)
         await _stage(box, tx, tenant_id)
         return await tx.provider(tenant_id, wanted.provider_id)
 
@@ -140,6 +141,8 @@ async def update_provider(
         if "preferred" in named and values.preferred != found.preferred:
             await tx.prefer(tenant_id, changed.provider_id if values.preferred else "")
             await _prefer_someone(box, tx, tenant_id)
+        changes = sorted(named | ({"api_key"} if secret else set()))
+        await tx.record(tenant_id, "admin.provider_update", _target(changed.provider_id), changed=changes)
         await _stage(box, tx, tenant_id)
         return await tx.provider(tenant_id, changed.provider_id)
 
@@ -153,6 +156,7 @@ async def delete_provider(box: Installation, store: Store, tenant_id: UUID, prov
         await tx.delete(found)
         if found.preferred and (others := await tx.providers(tenant_id)):
             await tx.prefer(tenant_id, others[0].provider_id)
+        await tx.record(tenant_id, "admin.provider_delete", _target(provider_id))
         await _stage(box, tx, tenant_id)
 
 
@@ -170,6 +174,8 @@ async def apply(box: Installation, store: Store, tenant_id: UUID) -> tuple[Statu
             before = await _status(box, tx, tenant_id)
             if not before.in_sync:
                 await _apply(box, tx, tenant_id)
+                revisions = {"from": before.applied_revision, "to": before.staged_revision}
+                await tx.record(tenant_id, "admin.runtime_apply", "runtime", **revisions)
         await _materialize(box, store, tenant_id)
     after = await status(box, store, tenant_id)
     return after, before.applied_revision != after.applied_revision
@@ -199,6 +205,10 @@ async def issue_token(store: Store, holder: TokenHolder) -> SecretStr:
     async with store.transaction() as tx:
         await tx.put_token(holder, token_digest(token))
     return SecretStr(token)
+
+
+def _target(provider_id: str) -> str:
+    return f"provider:{provider_id}"
 
 
 def token_digest(token: str) -> bytes:

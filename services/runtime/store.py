@@ -1,5 +1,6 @@
 """Providers and tokens in PostgreSQL: one method per named query."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -7,13 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
+from services.kit import outbox
 from services.kit.postgres import Database, Row, Transaction
 from services.kit.queries import load_queries
 from services.runtime.dialect import ProviderKind
 from services.runtime.provider import Provider, ProviderNotFound
 
 SCHEMA = "runtime"
-QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
+QUERIES = load_queries(Path(__file__).with_name("queries.sql")) | outbox.QUERIES
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,24 @@ class TokenHolder:
 
 
 class Store:
-    """Where transactions come from."""
+    """Where transactions come from.
+
+    Attributes:
+        recorded: Set whenever an audit record has been committed.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.recorded = asyncio.Event()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["StoreTransaction"]:
         """Open a transaction: it commits when the block ends."""
         async with self._database.transaction() as tx:
-            yield StoreTransaction(tx)
+            transaction = StoreTransaction(tx)
+            yield transaction
+        if transaction.recorded:
+            self.recorded.set()
 
 
 class StoreTransaction:
@@ -43,6 +53,12 @@ class StoreTransaction:
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
+        self.recorded = False
+
+    async def record(self, tenant_id: UUID, action: str, target: str, **payload: object) -> None:
+        """Put on record what this transaction does."""
+        await outbox.record(self._tx, action, target, tenant_id=tenant_id, payload=payload)
+        self.recorded = True
 
     async def lock(self, tenant_id: UUID) -> datetime | None:
         """Hold the tenant's runtime until the transaction ends, and say when it was last applied."""
