@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -17,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc
 
 from services.kit.channel import connect
+from services.kit.settings import MeshSettings
 from services.worker.consumer import Consumer, JobFailed, Lease, PermanentFailure
 from tests.chaos.ledger import Ledger
 from tests.contract.queue.rig import TENANT
@@ -56,12 +58,16 @@ class JobLoad:
     """Puts jobs in and does them, until told to stop.
 
     Args:
+        home: The home of the box, where the certificates are.
         enqueue_at: Where jobs are put in.
         work_at: Where jobs are taken, which may be another replica.
         database: Where effects are left.
     """
 
-    def __init__(self, enqueue_at: str, work_at: str, database: str, ledger: Ledger, rng: random.Random) -> None:
+    def __init__(
+        self, home: Path, enqueue_at: str, work_at: str, database: str, ledger: Ledger, rng: random.Random
+    ) -> None:
+        self._settings = MeshSettings(home=home)
         self._enqueue_at = enqueue_at
         self._work_at = work_at
         self._database = database
@@ -81,7 +87,7 @@ class JobLoad:
 
     async def work(self, stop: asyncio.Event) -> None:
         """Do jobs."""
-        async with connect(self._work_at) as channel:
+        async with connect(self._work_at, to="queue", identity=self._settings.identity("worker")) as channel:
             consumer = Consumer(
                 channel,
                 worker_id="chaos",
@@ -94,7 +100,10 @@ class JobLoad:
 
     async def put_in(self, stop: asyncio.Event) -> None:
         """Put jobs in, each key one after the other."""
-        async with connect(self._enqueue_at) as channel, asyncio.TaskGroup() as tasks:
+        async with (
+            connect(self._enqueue_at, to="queue", identity=self._settings.identity("api")) as channel,
+            asyncio.TaskGroup() as tasks,
+        ):
             stub = queue_service_pb2_grpc.QueueServiceStub(channel)
             for n in range(KEYS):
                 tasks.create_task(self._put_in(stub, f"chaos-{n}", stop))

@@ -177,7 +177,7 @@ async def _run(made: Box, seconds: float, seed: int) -> tuple[Ledger, dict[str, 
     ):
         line = Line(http, ledger, dice)
         talkers = [Talker(line, await line.session()) for _ in range(SESSIONS)]
-        jobs = JobLoad(hurt.queue_address, hurt.second_queue_address, database, ledger, dice)
+        jobs = JobLoad(made.home, hurt.queue_address, hurt.second_queue_address, database, ledger, dice)
         jobs.prepare()
         whole = Run(made, ledger, rng, database, hurt, talkers, line, jobs)
         stop = asyncio.Event()
