@@ -2453,6 +2453,12 @@ class RefreshTokensRequest(betterproto2.Message):
     The refresh token.
     """
 
+    request_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Makes a repeat safe: when an answer is lost, the same token with the same id is answered alike for 10 minutes, until the
+    new refresh token is used. A UUID that nobody can guess; empty means none, and then a lost answer ends the sign-in.
+    """
+
 
 default_message_pool.register_message("orginabox.api.v1", "RefreshTokensRequest", RefreshTokensRequest)
 
@@ -3704,7 +3710,8 @@ class AuditServiceStub(betterproto2_grpclib.ServiceStub):
 class AuthServiceStub(betterproto2_grpclib.ServiceStub):
     """
     Signing in and out. An access token is a JWT of 15 minutes; a refresh token lives for 7 days and is good for one use: each
-    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief.
+    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief. Only the same
+    request sent again, with its request id, is answered again.
     """
 
     async def get_auth_status(
