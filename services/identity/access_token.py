@@ -96,6 +96,8 @@ def _read(claims: dict[str, Any]) -> Claims:
     try:
         roles = tuple(str(role) for role in claims["roles"])
         expire = datetime.fromtimestamp(claims["exp"], UTC)
+        if expire - datetime.fromtimestamp(claims["iat"], UTC) > LIFE:
+            raise _invalid()  # we sign none that lives so long
         return Claims(UUID(claims["tid"]), UUID(claims["sub"]), UUID(claims["sid"]), roles, expire)
     except (ValueError, TypeError, AttributeError, OverflowError, OSError):
         raise _invalid() from None
