@@ -77,7 +77,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(
                 ProviderHandler(runtime_grpc.RuntimeServiceStub(to_runtime)), server
             )
-            audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditHandler(audits), server)
+            audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditHandler(store, audits), server)
             health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthHandler(store), server)
             job_service_pb2_grpc.add_JobServiceServicer_to_server(JobHandler(store, queue), server)
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
