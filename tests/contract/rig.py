@@ -11,6 +11,7 @@ import grpc
 from services.kit.channel import connect
 from services.kit.interceptor import Layer
 from services.kit.server import Register, serve
+from tests.allowed import AllowedChannel
 from tests.identities import identity
 
 
@@ -22,7 +23,7 @@ async def served(
     *,
     socket: Path | None = None,
     name: str = "",
-    client: str = "api",
+    client: str = "",
 ) -> AsyncIterator[grpc.aio.Channel]:
     """Serve handlers as a process of their own would, on a new socket or the one given, and give a channel to them.
 
@@ -32,7 +33,7 @@ async def served(
         layers: What stands around the handlers.
         socket: Where to listen.
         name: Who serves. Default: whose contract the first service is of.
-        client: Who calls.
+        client: Who calls. Default: for each method somebody who may.
     """
     name = name or services[0].split(".")[1]
     with tempfile.TemporaryDirectory(prefix="oiab-") as folder:
@@ -41,7 +42,8 @@ async def served(
         server = asyncio.create_task(
             serve(address, services, register, identity=identity(name), layers=layers, stop=stop)
         )
-        async with connect(address, to=name, identity=identity(client)) as channel:
+        caller = connect(address, to=name, identity=identity(client)) if client else AllowedChannel(address, name)
+        async with caller as channel:
             await channel.channel_ready()
             yield channel
         stop.set()
