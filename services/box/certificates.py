@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,8 +27,37 @@ LOOKS_PER_LIFE = 20
 LONGEST_WAIT = 10.0
 
 
+class CertificateRefused(BoxError):
+    """A certificate cannot be made."""
+
+
 class AuthorityLost(BoxError):
     """The certificate authority of the installation is gone or damaged."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the certificate of one process stands."""
+
+    name: str
+    expires: datetime | None
+    overdue: bool = False
+    """Whether it should have been renewed long ago."""
+
+    @property
+    def good(self) -> bool:
+        """Whether it can be used now."""
+        return self.expires is not None and self.expires > datetime.now(UTC)
+
+    def __str__(self) -> str:
+        if self.expires is None:
+            return "none yet"
+        return f"{'until' if self.good else 'expired'} {self.expires:%Y-%m-%d %H:%M} UTC"
+
+
+def standings(home: Home) -> list[Standing]:
+    """How the certificates of an installation stand."""
+    return [_standing(name, home.certificates / name) for name in NAMES]
 
 
 def prepare(home: Home, life: timedelta) -> Authority:
@@ -36,7 +66,7 @@ def prepare(home: Home, life: timedelta) -> Authority:
     Raises:
         AuthorityLost: The installation has had an authority, which cannot be used any more.
     """
-    authority = _first_authority(home) if _is_new(home) else open_authority(home)
+    authority = _first_authority(home) if is_new(home) else open_authority(home)
     write_once(home.installation_file, f"{authority.installation}\n")
     own_folder(home.certificates)
     renew(home, authority, life)
@@ -116,7 +146,18 @@ async def keep_renewed(home: Home, authority: Authority, life: timedelta) -> Non
             sys.stderr.write(f"certificates could not be renewed: {error}\n")
 
 
-def _is_new(home: Home) -> bool:
+def _standing(name: str, folder: Path) -> Standing:
+    try:
+        certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
+    except (OSError, ValueError):
+        return Standing(name, None)
+    end = certificate.not_valid_after_utc
+    # Between half its life and this there is time for a disk that was full.
+    late = half_life(certificate) + (end - half_life(certificate)) / 2
+    return Standing(name, end, overdue=datetime.now(UTC) > late)
+
+
+def is_new(home: Home) -> bool:
     """Whether the installation has had no authority yet. One that is lost is not silently replaced by another."""
     return not (home.authority.exists() or home.installation_file.exists())
 

@@ -5,8 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -14,9 +13,9 @@ import psutil
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
 from services.box import view
+from services.box.certificate_commands import app as certificates
 from services.box.errors import BoxError
 from services.box.home import Home, HomeBusy
 from services.box.logfiles import last_lines
@@ -32,6 +31,7 @@ BUSY_SECONDS = 5.0
 DOWN_SECONDS = 60.0
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+app.add_typer(certificates, name="certificates")
 out = Console()
 err = Console(stderr=True)
 
@@ -45,7 +45,7 @@ def up(
     Stays in the foreground until Ctrl-C, and prints `ready` with the address when the API answers. Data lives in
     OIAB_HOME (default ~/.orginabox); OIAB_PORT is the port (default 8787). Homes run side by side on other ports.
     """
-    with _said_plainly():
+    with view.said_plainly():
         home = Home.locate(os.environ)
         if state := running_state(home):
             _follow(home, state.pid)
@@ -120,7 +120,7 @@ def doctor() -> None:
     from services.box.doctor import examine
     from services.box.settings import read_settings
 
-    with _said_plainly():
+    with view.said_plainly():
         home = Home.locate(os.environ)
         fine = True
         for check in examine(home, read_settings(home)):
@@ -267,13 +267,3 @@ class Progress:
         for process in state.processes:
             if line := view.change(self._seen.get(process.name), process):
                 err.print(line, highlight=False)
-
-
-@contextmanager
-def _said_plainly() -> Iterator[None]:
-    """Turn a failure into its sentence and an exit code."""
-    try:
-        yield
-    except BoxError as error:
-        err.print(Text(str(error), "red"), soft_wrap=True)
-        raise typer.Exit(FAILED) from None

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sandbox import agent
-from services.box import demo_model, envoy, postgres
+from services.box import certificates, demo_model, envoy, postgres
 from services.box.contract import read_contract
 from services.box.errors import BoxError
 from services.box.home import Home
@@ -20,6 +21,7 @@ from services.box.state import running_state
 FREE_BYTES = 2 * 1024**3
 OLDEST_PYTHON = (3, 11)
 OLDEST_NODE = 20
+AUTHORITY_WARNING = timedelta(days=90)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def examine(home: Home, settings: Settings) -> Iterator[Check]:
     if settings.demo_model:
         yield _asked("demo model", lambda: f"{demo_model.weights().stat().st_size // 1_000_000} MB of weights")
     yield _home(home)
+    yield _certificates(home)
     yield _disk(home)
     yield _port(home, settings)
 
@@ -123,6 +126,24 @@ def _home(home: Home) -> Check:
     place = home.root if home.root.exists() else home.root.parent
     fine = os.access(place, os.W_OK | os.X_OK)
     return Check("home", fine, str(home.root), "set OIAB_HOME to a folder that you may write")
+
+
+def _certificates(home: Home) -> Check:
+    """Whether the parts of the mesh will know each other, today and in the months to come."""
+    if certificates.is_new(home):
+        return Check("identity", True, "the certificates are made at the first start")
+    try:
+        authority = certificates.open_authority(home)
+    except BoxError as error:
+        return Check("identity", False, str(error))
+    left = authority.expires - datetime.now(UTC)
+    found = f"the certificate authority is good until {authority.expires:%Y-%m-%d}"
+    late = [standing.name for standing in certificates.standings(home) if standing.overdue]
+    if late and running_state(home):
+        remedy = "see whether the disk is full, then run `oiab down` and `oiab up`"
+        return Check("identity", False, f"not renewed: the certificates of {', '.join(late)}", remedy)
+    caution = "run `oiab certificates renew-authority` while the box is stopped, before it expires"
+    return Check("identity", True, found, caution=caution if left < AUTHORITY_WARNING else "")
 
 
 def _disk(home: Home) -> Check:

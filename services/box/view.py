@@ -2,15 +2,17 @@
 
 import json
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
+import typer
 from rich.console import Console, Group, RenderableType
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from services.box.errors import BoxError
 from services.box.home import Home
 from services.box.process import Phase, ProcessState
 from services.box.state import BoxPhase, BoxState
@@ -151,3 +153,13 @@ def _readable(line: str) -> Text:
 
 def _fields(items: Iterable[tuple[str, object]]) -> str:
     return "".join(f" {name}={value}" for name, value in items)
+
+
+@contextmanager
+def said_plainly() -> Iterator[None]:
+    """Turn the failure of a command into its sentence and an exit code."""
+    try:
+        yield
+    except BoxError as error:
+        Console(stderr=True).print(Text(str(error), "red"), soft_wrap=True)
+        raise typer.Exit(1) from None
