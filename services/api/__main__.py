@@ -80,7 +80,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
 
         background = [
-            asyncio.create_task(Dispatcher(store, queue, audits).run()),
+            asyncio.create_task(Dispatcher(store, queue, audits, sandboxes).run()),
             asyncio.create_task(Reaper(store, feeds, queue, sandboxes).run()),
             asyncio.create_task(Courier(store, sandboxes).run()),
             asyncio.create_task(neighbours.run(feeds.hear)),

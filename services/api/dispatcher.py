@@ -1,7 +1,7 @@
-"""Sends the outbox on its way: jobs to Queue, records to Audit, each until it is confirmed.
+"""Sends the outbox on its way: jobs to Queue, records to Audit, deleted sessions to Sandbox.
 
-What was just committed is sent at once; what a crash or a silent receiver left behind is found every second. Both
-receivers know each message by its own id, so that sending twice is harmless.
+Each is sent until it is confirmed. What was just committed is sent at once; what a crash or a silent receiver left
+behind is found every second. All receivers know each message by its own id, so that sending twice is harmless.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.audit.v1 import audit_service_pb2, audit_service_pb2_grpc, record_pb2
 from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc
+from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
 
 from services.api import inbox
 from services.api.outbox import Outgoing, Receiver
@@ -34,16 +35,19 @@ class Dispatcher:
         store: Store,
         queue: queue_service_pb2_grpc.QueueServiceStub,
         audit: audit_service_pb2_grpc.AuditServiceStub,
+        sandboxes: sandbox_service_pb2_grpc.SandboxServiceStub,
     ) -> None:
         self._store = store
         self._queue = queue
         self._audit = audit
+        self._sandboxes = sandboxes
 
     async def run(self) -> None:
         """Send for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._drain_for_ever(Receiver.QUEUE, self._enqueue))
             tasks.create_task(self._drain_for_ever(Receiver.AUDIT, self._append))
+            tasks.create_task(self._drain_for_ever(Receiver.AGENT, self._forget))
 
     async def _drain_for_ever(self, receiver: Receiver, send: Callable[[list[Outgoing]], Awaitable[None]]) -> None:
         wanted = self._store.sent[receiver]
@@ -100,6 +104,16 @@ class Dispatcher:
             UUID(answer.job.job_id),
             message.number,
         )
+
+    async def _forget(self, waiting: list[Outgoing]) -> None:
+        for message in waiting:
+            await self._sandboxes.ForgetSession(
+                sandbox_service_pb2.ForgetSessionRequest(
+                    tenant_id=str(message.tenant_id), session_id=message.message["session_id"]
+                )
+            )
+            async with self._store.transaction() as tx:
+                await tx.delete_outbox([message.number])
 
     async def _append(self, waiting: list[Outgoing]) -> None:
         """Append records together; when they are refused, one by one, so that one bad record holds up no other."""
