@@ -118,9 +118,9 @@ async def watch(url: str, ledger: Ledger, stop: asyncio.Event) -> None:
         await asyncio.sleep(0.5)
 
 
-async def settle(url: str, ledger: Ledger) -> None:
+async def settle(url: str, ledger: Ledger, seconds: float = REST_SECONDS) -> None:
     """Wait until everything has come to rest; what breaks a rule even then is a violation."""
-    end = time.monotonic() + REST_SECONDS
+    end = time.monotonic() + seconds
     while True:
         try:
             found = await asyncio.to_thread(broken, url, AT_REST.items())

@@ -135,18 +135,22 @@ class Run:
     def _check_ending(self, turn: Turn) -> None:
         ending = turn.ending
         self.ledger.counts[f"ended {ending or 'never'}"] += 1
-        began, ended = turn.acknowledged - AFTERMATH_SECONDS, turn.ended
-        fine = {
-            "completed": True,
-            "aborted": turn.may_abort,
-            "SANDBOX_LOST": self.ledger.between(began, ended, *SANDBOX_FAULTS),
-            "RUN_LOST": self.ledger.between(began, ended, *SANDBOX_FAULTS),
-            "PROVIDER_UNAVAILABLE": self.ledger.between(began, ended, *DOOR_FAULTS),
-        }.get(ending, False)
-        if not fine:
+        if not ending_is_fine(turn, self.ledger):
             self.ledger.violated(f"turn {turn.turn_id} ended with {ending or 'nothing'}: {turn.events[-1:]}")
         if ending == "completed" and turn.text and (heard := said(turn)) != turn.text:
             self.ledger.violated(f"turn {turn.turn_id} said {heard!r} instead of {turn.text!r}")
+
+
+def ending_is_fine(turn: Turn, ledger: Ledger) -> bool:
+    """Whether a turn was completed, or ended by what was done to it."""
+    began, ended = turn.acknowledged - AFTERMATH_SECONDS, turn.ended
+    return {
+        "completed": True,
+        "aborted": turn.may_abort,
+        "SANDBOX_LOST": ledger.between(began, ended, *SANDBOX_FAULTS),
+        "RUN_LOST": ledger.between(began, ended, *SANDBOX_FAULTS),
+        "PROVIDER_UNAVAILABLE": ledger.between(began, ended, *DOOR_FAULTS),
+    }.get(turn.ending, False)
 
 
 def said(turn: Turn) -> str:
