@@ -82,7 +82,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
 
         background = [
-            asyncio.create_task(Dispatcher(store, queue).run()),
+            asyncio.create_task(Dispatcher(store, queue, sandboxes).run()),
             asyncio.create_task(AuditCourier(database.transaction, audits, store.recorded).run()),
             asyncio.create_task(Reaper(store, feeds, queue, sandboxes).run()),
             asyncio.create_task(Courier(store, sandboxes).run()),
