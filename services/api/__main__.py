@@ -57,13 +57,14 @@ SERVICES = (
 
 async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
     """Put Api together and serve it until told to stop."""
+    identity = settings.identity("api")
     await asyncio.to_thread(migrate, settings.database_url, "api", Path(__file__).with_name("migrations"))
     async with (
         Database(settings.database_url, "api", QUERIES, size=16) as database,
-        connect(settings.address("queue")) as to_queue,
-        connect(settings.address("sandbox")) as to_sandbox,
-        connect(settings.address("runtime")) as to_runtime,
-        connect(settings.address("audit")) as to_audit,
+        connect(settings.address("queue"), to="queue", identity=identity) as to_queue,
+        connect(settings.address("sandbox"), to="sandbox", identity=identity) as to_sandbox,
+        connect(settings.address("runtime"), to="runtime", identity=identity) as to_runtime,
+        connect(settings.address("audit"), to="audit", identity=identity) as to_audit,
     ):
         neighbours = Neighbours(settings.database_url)
         store, feeds = Store(database), Feeds(neighbours)
@@ -91,7 +92,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
         ]
         layers = [single_operator(settings.key())]
         with telling(settings.metrics_at("api")):
-            await serve(settings.address("api"), SERVICES, register, layers=layers, stop=stop)
+            await serve(settings.address("api"), SERVICES, register, identity=identity, layers=layers, stop=stop)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)

@@ -26,9 +26,12 @@ def main() -> None:
 
 async def serve_audit(settings: MeshSettings, stop: asyncio.Event) -> None:
     """Put the parts together and serve."""
+    identity = settings.identity("audit")
     await asyncio.to_thread(migrate, settings.database_url, SCHEMA, MIGRATIONS)
     async with Database(settings.database_url, SCHEMA, QUERIES) as database:
-        await serve(settings.address("audit"), SERVICES, partial(register, Store(database)), stop=stop)
+        await serve(
+            settings.address("audit"), SERVICES, partial(register, Store(database)), identity=identity, stop=stop
+        )
 
 
 def register(store: Store, server: grpc.aio.Server) -> None:

@@ -17,15 +17,39 @@ from services.box.home import write_private
 from services.box.probes import UnixConnection, http_probe, http_status
 from services.box.process import ProcessSpec
 from services.box.refusals import edge_mappers, model_mappers
+from services.kit.certificates import CERTIFICATE, KEY, ROOTS, dns_name, spiffe_id
 
 TEMPLATES = Path(__file__).parents[2] / "envoy"
 NO_CLUSTERS = "# Runtime replaces this file at each apply.\nresources: []\n"
 LOOPBACK_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 DRAIN_SECONDS = 1.0
+_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 
 
 class EnvoyRefused(BoxError):
     """Envoy cannot run as things are."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """How Envoy proves to the mesh who it is, and knows whom it calls."""
+
+    certificates: Path
+    """The folder of its certificate, which is renewed while it runs."""
+    folder: Path
+    """Where the files are that tell it of its certificate."""
+    installation: str
+    """The id of the installation."""
+
+    @property
+    def certificate_file(self) -> Path:
+        """Tells Envoy where its certificate is."""
+        return self.folder / "mesh_certificate.yaml"
+
+    @property
+    def roots_file(self) -> Path:
+        """Tells Envoy whose certificates to trust."""
+        return self.folder / "mesh_roots.yaml"
 
 
 @dataclass(frozen=True)
@@ -39,6 +63,7 @@ class Edge:
     access_log: Path
     api_address: str
     runtime_address: str
+    mesh: Mesh
     cors_origins: tuple[str, ...] = ()
     rate_limit: int = 1000
 
@@ -67,6 +92,8 @@ def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET
         "api_endpoints": endpoints("api", edge.api_address),
         "runtime_discovery": discovery(edge.runtime_address),
         "runtime_endpoints": endpoints("runtime", edge.runtime_address),
+        "api_transport": transport("api", edge.mesh),
+        "runtime_transport": transport("runtime", edge.mesh),
     }
     template = Template((TEMPLATES / "envoy.yaml").read_text())
     return template.substitute({name: json.dumps(value) for name, value in values.items()})
@@ -76,6 +103,8 @@ def prepare(folder: Path, edge: Edge, configuration: str) -> Path:
     """Write what Envoy reads at its start and return where its configuration is."""
     if not edge.clusters_file.exists():
         write_private(edge.clusters_file, NO_CLUSTERS)
+    for file, secret in secrets(edge.mesh).items():
+        write_private(file, json.dumps({"resources": [secret]}, indent=2) + "\n")
     path = folder / "envoy.yaml"
     write_private(path, configuration)
     return path
@@ -121,6 +150,47 @@ def endpoints(cluster: str, address: str) -> dict[str, Any]:
     """An address such as `unix:///run/api.sock` or `api:7001` in Envoy's words."""
     endpoint = {"endpoint": {"address": _address(address)}}
     return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]}
+
+
+def transport(service: str, mesh: Mesh) -> dict[str, Any]:
+    """How a service of the mesh is spoken to: by TLS 1.3, and each side proves its name."""
+    name = {"san_type": "URI", "matcher": {"exact": spiffe_id(mesh.installation, service)}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{_TLS}.UpstreamTlsContext",
+            "sni": dns_name(service),
+            "max_session_keys": 0,  # a session that is taken up again would outlive its certificate
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+                "alpn_protocols": ["h2"],
+                "tls_certificate_sds_secret_configs": [_from_file("mesh_certificate", mesh.certificate_file)],
+                "combined_validation_context": {
+                    "default_validation_context": {"match_typed_subject_alt_names": [name]},
+                    "validation_context_sds_secret_config": _from_file("mesh_roots", mesh.roots_file),
+                },
+            },
+        },
+    }
+
+
+def secrets(mesh: Mesh) -> dict[Path, dict[str, Any]]:
+    """The files that tell Envoy of its certificate, which it reads again whenever the folder of it changes."""
+    watched = {"path": str(mesh.certificates)}
+    certificate = {
+        "certificate_chain": {"filename": str(mesh.certificates / CERTIFICATE)},
+        "private_key": {"filename": str(mesh.certificates / KEY)},
+        "watched_directory": watched,
+    }
+    roots = {"trusted_ca": {"filename": str(mesh.certificates / ROOTS)}, "watched_directory": watched}
+    return {
+        mesh.certificate_file: {"@type": f"{_TLS}.Secret", "name": "mesh_certificate", "tls_certificate": certificate},
+        mesh.roots_file: {"@type": f"{_TLS}.Secret", "name": "mesh_roots", "validation_context": roots},
+    }
+
+
+def _from_file(name: str, file: Path) -> dict[str, Any]:
+    return {"name": name, "sds_config": {"resource_api_version": "V3", "path_config_source": {"path": str(file)}}}
 
 
 def _address(address: str) -> dict[str, Any]:

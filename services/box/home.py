@@ -49,6 +49,21 @@ class Home:
         return self.root / "secrets"
 
     @property
+    def authority(self) -> Path:
+        """The certificate authority of the installation. Its key makes every name of the mesh."""
+        return self.root / "ca"
+
+    @property
+    def certificates(self) -> Path:
+        """One folder for each process of the mesh, with its certificate and key."""
+        return self.root / "certs"
+
+    @property
+    def installation_file(self) -> Path:
+        """Holds the id of the installation."""
+        return self.root / "installation_id"
+
+    @property
     def postgres(self) -> Path:
         """The data folder of the embedded database."""
         return self.root / "postgres"

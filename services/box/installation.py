@@ -62,6 +62,9 @@ class Installation:
             access_log=self.home.logs / "access.log",
             api_address=self._address("api"),
             runtime_address=self._address("runtime"),
+            mesh=envoy.Mesh(
+                self.home.certificates / "envoy", self.home.envoy, self.home.installation_file.read_text().strip()
+            ),
             cors_origins=tuple(origin.strip() for origin in self.settings.cors_origins.split(",") if origin.strip()),
             rate_limit=self.settings.rate_limit,
         )
@@ -80,6 +83,7 @@ class Installation:
             | {
                 "USER": self.environ.get("USER") or "orginabox",  # libraries fail for a user without a name
                 "OIAB_HOME": str(self.home.root),
+                "OIAB_CERTIFICATES": str(self.home.certificates),
                 "OIAB_RUN_DIR": str(self.home.run),
                 "OIAB_DEMO_MODEL": str(self.settings.demo_model).lower(),
                 "PYTHONUNBUFFERED": "1",
@@ -119,7 +123,7 @@ class Installation:
             name=name,
             argv=(sys.executable, "-m", f"services.{name}"),
             env=env,
-            probe=grpc_probe(path),
+            probe=grpc_probe(path, name, self.home.certificates),
             prepare=partial(path.unlink, missing_ok=True),  # a killed one leaves its socket
             after=needs,
             stop_rank=0 if name == "worker" else 1,

@@ -11,6 +11,8 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.box.process import Probe
+from services.kit.certificates import dns_name
+from services.kit.mesh import MeshIdentity
 
 PROBE_SECONDS = 2.0
 
@@ -49,15 +51,17 @@ def http_probe(connect: Callable[[], http.client.HTTPConnection], path: str) -> 
     return probe
 
 
-def grpc_probe(socket_path: Path) -> Probe:
-    """Whether the gRPC server on the socket says that it serves."""
+def grpc_probe(socket_path: Path, name: str, certificates: Path) -> Probe:
+    """Whether the gRPC server on the socket is the service of that name, and says that it serves."""
+    options = [("grpc.enable_http_proxy", 0), ("grpc.ssl_target_name_override", dns_name(name))]
 
     async def probe() -> bool:
         # A channel costs more than a look, and everybody else is starting too.
         if not await asyncio.to_thread(socket_path.exists):
             return False
-        async with grpc.aio.insecure_channel(
-            f"unix://{socket_path}", options=[("grpc.enable_http_proxy", 0)]
+        identity = MeshIdentity.load(certificates / "box")
+        async with grpc.aio.secure_channel(
+            f"unix://{socket_path}", identity.channel_credentials(), options=options
         ) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             try:

@@ -5,8 +5,10 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
+from services.box import certificates
 from services.box.errors import BoxError
 from services.box.home import Home
 from services.box.installation import Installation, database
@@ -45,16 +47,22 @@ def run(
         # What a killed supervisor left must be gone before its successors start, and stays written down until it is.
         write_state(home, replace(state, processes=_left_behind(home)))
         end_leftovers(home)
+        life = timedelta(seconds=settings.certificate_seconds)
         installation = Installation(home, settings, {**home.settings(), **environ})
         try:
-            asyncio.run(_run(installation, state, told, processes))
+            authority = certificates.prepare(home, life)
+            asyncio.run(_run(installation, state, told, processes, certificates.keep_renewed(home, authority, life)))
         except BoxError as error:
             write_state(home, replace(state, phase=BoxPhase.FAILED, message=str(error)))
             raise
 
 
 async def _run(
-    installation: Installation, state: BoxState, told: Callable[[BoxState], None], processes: Processes
+    installation: Installation,
+    state: BoxState,
+    told: Callable[[BoxState], None],
+    processes: Processes,
+    renewing: Coroutine[Any, Any, None],
 ) -> None:
     home = installation.home
 
@@ -77,7 +85,9 @@ async def _run(
         told=tell,
         open_for_business=installation.open_for_business(),
     )
+    renewal = asyncio.create_task(renewing)
     await supervisor.run(stop)
+    renewal.cancel()
     if supervisor.state.phase is not BoxPhase.FAILED:
         home.leave()
 

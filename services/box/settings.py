@@ -16,6 +16,8 @@ class Settings(BaseSettings):
     """The port of the edge on 127.0.0.1: REST, SSE, gRPC and gRPC-Web."""
     database_url: SecretStr | None = None
     """A PostgreSQL of yours with pgvector and pg_trgm. Without it the embedded one runs."""
+    certificate_seconds: int = Field(86400, ge=2)
+    """How long the certificates of the mesh are valid. They are renewed at half their life, without a restart."""
     demo_model: bool = True
     """Whether the small demo model runs."""
     cors_origins: str = ""

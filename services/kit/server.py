@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.kit import telemetry
 from services.kit.interceptor import CallInterceptor, Layer
+from services.kit.mesh import MeshIdentity, serve_as
 from services.kit.policy import require_policies
 
 Register = Callable[[grpc.aio.Server], None]
@@ -35,7 +36,13 @@ OPTIONS: list[tuple[str, Any]] = [
 
 
 async def serve(
-    address: str, services: Sequence[str], register: Register, *, layers: Sequence[Layer] = (), stop: asyncio.Event
+    address: str,
+    services: Sequence[str],
+    register: Register,
+    *,
+    identity: MeshIdentity,
+    layers: Sequence[Layer] = (),
+    stop: asyncio.Event,
 ) -> None:
     """Serve until told to stop, then refuse new calls and give the running ones a moment to end.
 
@@ -43,9 +50,26 @@ async def serve(
         address: Where to listen: `unix:///run/queue.sock` or `host:port`.
         services: The full names of the services, for reflection, health and the check of their policies.
         register: Adds the handlers to the server.
+        identity: Who serves. Clients have to prove who they are by a certificate of the same installation.
         layers: What stands around every handler, outermost first.
         stop: Set when the server has to stop.
     """
+    server, checks = await build(services, register, layers)
+    _clear_socket(address)
+    server.add_secure_port(address, identity.server_credentials())
+    serve_as(identity)
+    await server.start()
+    telemetry.log().info("serving", address=address)
+    await stop.wait()
+    await checks.enter_graceful_shutdown()
+    await server.stop(STOP_GRACE_SECONDS)
+    telemetry.log().info("stopped")
+
+
+async def build(
+    services: Sequence[str], register: Register, layers: Sequence[Layer] = ()
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """A server that listens nowhere yet, and what answers for its health."""
     require_policies(services)
     server = grpc.aio.server(interceptors=[CallInterceptor(layers)], options=OPTIONS)
     register(server)
@@ -53,16 +77,9 @@ async def serve(
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
-    _clear_socket(address)
-    server.add_insecure_port(address)
-    await server.start()
     for name in ("", *names):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    telemetry.log().info("serving", address=address)
-    await stop.wait()
-    await checks.enter_graceful_shutdown()
-    await server.stop(STOP_GRACE_SECONDS)
-    telemetry.log().info("stopped")
+    return server, checks
 
 
 def run(service: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]], level: str = "info") -> None:

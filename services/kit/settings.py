@@ -5,6 +5,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.kit.mesh import MeshIdentity
+
 
 class MeshSettings(BaseSettings):
     """Where the parts of the mesh are. Every value is an environment variable with the prefix `OIAB_`.
@@ -16,6 +18,10 @@ class MeshSettings(BaseSettings):
 
     home: Path = Field(default=Path.home() / ".orginabox", description="Where the installation keeps its data.")
     run_dir: Path | None = Field(default=None, description="Where sockets are. Default: `run` in the home.")
+    certificates: Path | None = Field(
+        default=None,
+        description="Where the certificates of the mesh are, a folder for each service. Default: `certs` in the home.",
+    )
     database_url: str = Field(default="", description="The address of PostgreSQL in libpq's form.")
     api_address: str = Field(default="", description="Where Api listens. Empty: its socket in the run folder.")
     queue_address: str = Field(default="", description="Where Queue listens. Empty: its socket in the run folder.")
@@ -33,6 +39,10 @@ class MeshSettings(BaseSettings):
     def run_folder(self) -> Path:
         """The folder of the sockets."""
         return self.run_dir or self.home / "run"
+
+    def identity(self, service: str) -> MeshIdentity:
+        """Who a service is in the mesh."""
+        return MeshIdentity.load((self.certificates or self.home / "certs") / service)
 
     def address(self, service: str) -> str:
         """The address of a service: as set, else its socket in the run folder."""

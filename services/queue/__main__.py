@@ -63,6 +63,7 @@ async def running_queue(url: str, instance: str) -> AsyncIterator[QueueHandler]:
 
 async def serve_queue(settings: QueueSettings, stop: asyncio.Event) -> None:
     """Run the queue until told to stop."""
+    identity = settings.identity("queue")
     await asyncio.to_thread(migrate, settings.database_url, SCHEMA, MIGRATIONS)
     async with running_queue(settings.database_url, settings.instance()) as handler:
 
@@ -71,7 +72,7 @@ async def serve_queue(settings: QueueSettings, stop: asyncio.Event) -> None:
 
         closing = asyncio.create_task(_close_streams(handler, stop))
         with telling(settings.metrics_at("queue")):
-            await serve(settings.address("queue"), [SERVICE], register, stop=stop)
+            await serve(settings.address("queue"), [SERVICE], register, identity=identity, stop=stop)
         await closing
 
 

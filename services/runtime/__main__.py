@@ -38,17 +38,20 @@ def main() -> None:
 async def serve_runtime(settings: RuntimeSettings, stop: asyncio.Event) -> None:
     """Put the parts together and serve."""
     box = installation(settings)
+    identity = settings.identity("runtime")
     await asyncio.to_thread(migrate, settings.database_url, SCHEMA, MIGRATIONS)
     async with (
         Database(settings.database_url, SCHEMA, QUERIES) as database,
-        connect(settings.address("audit")) as to_audit,
+        connect(settings.address("audit"), to="audit", identity=identity) as to_audit,
     ):
         store = Store(database)
         await operations.restore(box, store)
         courier = AuditCourier(database.transaction, audit_service_pb2_grpc.AuditServiceStub(to_audit), store.recorded)
         bringing = asyncio.create_task(courier.run())
         with telling(settings.metrics_at("runtime")):
-            await serve(settings.address("runtime"), SERVICES, partial(register, box, store), stop=stop)
+            await serve(
+                settings.address("runtime"), SERVICES, partial(register, box, store), identity=identity, stop=stop
+            )
         bringing.cancel()
         await asyncio.gather(bringing, return_exceptions=True)
 

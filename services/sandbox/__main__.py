@@ -26,10 +26,11 @@ SERVICES = ("orginabox.sandbox.v1.SandboxService",)
 
 async def serve_sandbox(settings: SandboxSettings, stop: asyncio.Event) -> None:
     """Put Sandbox together and serve it until told to stop."""
+    identity = settings.identity("sandbox")
     await asyncio.to_thread(migrate, settings.database_url, "sandbox", Path(__file__).with_name("migrations"))
     async with (
         Database(settings.database_url, "sandbox", QUERIES) as database,
-        connect(settings.address("runtime")) as to_runtime,
+        connect(settings.address("runtime"), to="runtime", identity=identity) as to_runtime,
     ):
         store = Store(database)
         async with store.transaction() as tx:
@@ -54,7 +55,7 @@ async def serve_sandbox(settings: SandboxSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(_end_with(stop, fleet)),
         ]
         try:
-            await serve(settings.address("sandbox"), SERVICES, register, stop=stop)
+            await serve(settings.address("sandbox"), SERVICES, register, identity=identity, stop=stop)
         finally:
             for task in background:
                 task.cancel()

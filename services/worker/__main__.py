@@ -17,10 +17,11 @@ from services.worker.turn_run import Lease, TurnRun
 
 async def serve_worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
     """Take turns from the queue until told to stop. The server beside it answers for the worker's health only."""
+    identity = settings.identity("worker")
     async with (
-        connect(settings.address("queue")) as to_queue,
-        connect(settings.address("api")) as to_api,
-        connect(settings.address("sandbox")) as to_sandbox,
+        connect(settings.address("queue"), to="queue", identity=identity) as to_queue,
+        connect(settings.address("api"), to="api", identity=identity) as to_api,
+        connect(settings.address("sandbox"), to="sandbox", identity=identity) as to_sandbox,
     ):
         turns = TurnRun(
             turn_log_service_pb2_grpc.TurnLogServiceStub(to_api),
@@ -41,7 +42,7 @@ async def serve_worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
         )
         await asyncio.gather(
             consumer.run(stop),
-            serve(settings.address("worker"), (), _nothing, stop=stop),
+            serve(settings.address("worker"), (), _nothing, identity=identity, stop=stop),
         )
 
 

@@ -23,6 +23,7 @@ from services.kit.ids import DEFAULT_TENANT, OPERATOR, new_id
 from tests.bench.fanout_driver import TOKEN
 from tests.bench.report import Table, percentile
 from tests.e2e.mesh import ROOT, free_port
+from tests.identities import certificates, identity
 from tests.postgres import postgres_server
 
 STREAMS = (100, 500, 1_000)
@@ -137,10 +138,17 @@ async def ours(database_url: str) -> AsyncIterator[Server]:
             access_log=folder / "access.log",
             api_address=address,
             runtime_address=address,
+            mesh=envoy.Mesh(certificates("envoy") / "envoy", folder, identity("envoy").installation),
             rate_limit=100_000,
         )
         configuration = envoy.prepare(folder, edge, envoy.render(edge, read_contract()))
-        env = {"OIAB_HOME": name, "OIAB_RUN_DIR": name, "OIAB_DATABASE_URL": database_url, "ORGINABOX_API_KEY": KEY}
+        mesh = {"OIAB_CERTIFICATES": str(certificates("api", "worker"))}
+        env = mesh | {
+            "OIAB_HOME": name,
+            "OIAB_RUN_DIR": name,
+            "OIAB_DATABASE_URL": database_url,
+            "ORGINABOX_API_KEY": KEY,
+        }
         turns = _make_turns(database_url)
         async with AsyncExitStack() as stack:
             api = stack.enter_context(process(sys.executable, "-m", "services.api", **env, OIAB_LOG_LEVEL="error"))
@@ -149,7 +157,7 @@ async def ours(database_url: str) -> AsyncIterator[Server]:
 
             async def start(at: int) -> None:
                 argv = (address, str(RATE), str(COUNT), str(at), *turns)
-                stack.enter_context(process(sys.executable, "-m", "tests.bench.fanout_driver", *argv))
+                stack.enter_context(process(sys.executable, "-m", "tests.bench.fanout_driver", *argv, **mesh))
 
             paths = [f"/v1/turns/{turn}/events" for turn in turns]
             yield Server(port, paths, {"Api": api, "Envoy": edge_pid}, start)

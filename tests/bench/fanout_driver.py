@@ -9,6 +9,7 @@ import uvloop
 from orginabox.turn.v1 import turn_event_pb2, turn_log_service_pb2, turn_log_service_pb2_grpc
 
 from services.kit.channel import connect
+from services.kit.settings import MeshSettings
 
 TOKEN = "bench"
 
@@ -31,7 +32,7 @@ async def paced(
 
 async def write(address: str, rate: float, count: int, at: int, turns: list[str]) -> None:
     """Write the logs of all turns at once."""
-    async with connect(address) as channel:
+    async with connect(address, to="api", identity=MeshSettings().identity("worker")) as channel:
         log = turn_log_service_pb2_grpc.TurnLogServiceStub(channel)
 
         async def one(turn_id: str) -> None:

@@ -26,6 +26,7 @@ import psycopg
 from services.kit.migrate import migrate
 from tests.bench.report import Table, percentile
 from tests.faults.queue.rig import MIGRATIONS, ROOT, Server
+from tests.identities import certificates
 
 ROUNDS = 3
 PEERS = ROOT / "tests" / "bench" / "peers"
@@ -119,12 +120,13 @@ class Place:
     @asynccontextmanager
     async def told(self, *words: object) -> AsyncIterator[asyncio.StreamReader]:
         """Run the program, and give what it says. It ends with the block."""
+        mesh = {"OIAB_CERTIFICATES": str(certificates("api", "worker"))}
         process = await asyncio.create_subprocess_exec(
             *self._system.argv,
             self._address,
             *map(str, words),
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}"},
+            env=os.environ | mesh | {"PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}"},
             stdout=asyncio.subprocess.PIPE,
         )
         assert process.stdout
@@ -231,6 +233,7 @@ class Bench:
         socket = self._folder / f"{name}.sock"
         env = {"OIAB_QUEUE_ADDRESS": f"unix://{socket}", "OIAB_DATABASE_URL": url, "OIAB_LOG_LEVEL": "warning"}
         env |= {"OIAB_HOME": str(self._folder), "OIAB_RUN_DIR": str(self._folder)}
+        env |= {"OIAB_CERTIFICATES": str(certificates("queue"))}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "services.queue"), cwd=ROOT, env=os.environ | env
         )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -26,6 +27,7 @@ from orginabox.turn.v1 import turn_event_pb2
 
 from services.kit.errors import PageTokenInvalid, Unauthenticated
 from services.kit.interceptor import Call, Layer
+from services.kit.server import build
 from tests.fake_box.state import (
     FakeBox,
     FakeSession,
@@ -53,6 +55,15 @@ def register(box: FakeBox, server: grpc.aio.Server) -> None:
     job_service_pb2_grpc.add_JobServiceServicer_to_server(Jobs(box), server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(Audit(box), server)
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(Health(), server)
+
+
+async def serve_openly(address: str, box: FakeBox, key: str, stop: asyncio.Event) -> None:
+    """Serve a fake box as the edge does, to clients that are no part of the mesh."""
+    server, _ = await build(SERVICES, partial(register, box), [key_layer(box, key)])
+    server.add_insecure_port(address)
+    await server.start()
+    await stop.wait()
+    await server.stop(1)
 
 
 def key_layer(box: FakeBox, key: str) -> Layer:

@@ -18,6 +18,7 @@ from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc
 from services.kit import telemetry
 from services.kit.channel import connect
 from services.kit.ids import DEFAULT_TENANT
+from services.kit.settings import MeshSettings
 from services.queue.__main__ import running_queue
 from services.queue.handler import QueueHandler
 from services.queue.job import NewJob
@@ -40,7 +41,7 @@ def request(sent: int) -> queue_service_pb2.EnqueueJobRequest:
 @asynccontextmanager
 async def through_grpc(address: str) -> AsyncIterator[Doors]:
     """Putting jobs in as a client does."""
-    async with connect(address) as channel:
+    async with connect(address, to="queue", identity=MeshSettings().identity("api")) as channel:
         stub = queue_service_pb2_grpc.QueueServiceStub(channel)
         yield (
             lambda sent: stub.EnqueueJob(request(sent)),
@@ -73,7 +74,7 @@ async def work_through_grpc(address: str, jobs: int, credit: int) -> None:
     async def handle(lease: Lease) -> None:
         handled.one(int(lease.payload))
 
-    async with connect(address) as channel:
+    async with connect(address, to="queue", identity=MeshSettings().identity("worker")) as channel:
         consumer = Consumer(channel, worker_id="bench", kinds=[KIND], concurrency=credit, handle=handle)
         await consumer.run(stop_event())
 

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from services.api.__main__ import serve_api
 from services.api.settings import ApiSettings
 from services.kit.channel import connect
-from services.kit.server import serve
-from tests.contract.api.peers import PEER_SERVICES, Peers
+from tests.contract.api.peers import PEERS, Peers, served_peer
+from tests.identities import certificates, identity
 
 KEY = "the-key"
 
@@ -47,25 +47,22 @@ class Rig:
 async def running(database_url: str, count: int = 1) -> AsyncIterator[list[Rig]]:
     """Replicas of Api on one database, with peers that they share."""
     with tempfile.TemporaryDirectory(prefix="oiab-") as folder:
-        address = f"unix://{folder}/peers.sock"
         peers, stop = Peers(), asyncio.Event()  # type: ignore[abstract]
-        servers = [asyncio.create_task(serve(address, PEER_SERVICES, peers.register, stop=stop))]
+        servers = [asyncio.create_task(served_peer(name, folder, peers, stop)) for name in PEERS]
         async with AsyncExitStack() as stack:
             rigs = []
             for number in range(count):
                 settings = ApiSettings(
                     home=Path(folder),
                     run_dir=Path(folder),
+                    certificates=certificates("api"),
                     database_url=database_url,
                     api_address=f"unix://{folder}/api-{number}.sock",
-                    queue_address=address,
-                    sandbox_address=address,
-                    runtime_address=address,
-                    audit_address=address,
                     ORGINABOX_API_KEY=SecretStr(KEY),  # type: ignore[call-arg]
                 )
                 servers.append(asyncio.create_task(serve_api(settings, stop)))
-                rigs.append(rig_of(await stack.enter_async_context(connect(settings.address("api"))), settings, peers))
+                channel = connect(settings.address("api"), to="api", identity=identity("envoy"))
+                rigs.append(rig_of(await stack.enter_async_context(channel), settings, peers))
             for rig in rigs:
                 await asyncio.wait_for(rig.channel.channel_ready(), 20)
             yield rigs

@@ -1,5 +1,6 @@
 """The services that Api calls, as small servers that remember what they were asked."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import grpc
@@ -10,13 +11,21 @@ from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
 
 from services.kit.errors import DomainError, Kind
 from services.kit.ids import new_id
+from services.kit.server import serve
+from tests.identities import identity
 
-PEER_SERVICES = (
-    "orginabox.queue.v1.QueueService",
-    "orginabox.audit.v1.AuditService",
-    "orginabox.runtime.v1.RuntimeService",
-    "orginabox.sandbox.v1.SandboxService",
-)
+PEERS = {
+    "queue": "orginabox.queue.v1.QueueService",
+    "audit": "orginabox.audit.v1.AuditService",
+    "runtime": "orginabox.runtime.v1.RuntimeService",
+    "sandbox": "orginabox.sandbox.v1.SandboxService",
+}
+
+
+async def served_peer(name: str, folder: str, peers: "Peers", stop: asyncio.Event) -> None:
+    """Serve one of the peers on its socket in the folder."""
+    address = f"unix://{folder}/{name}.sock"
+    await serve(address, [PEERS[name]], peers.register, identity=identity(name), stop=stop)
 
 
 class RunLost(DomainError):

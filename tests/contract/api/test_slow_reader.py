@@ -11,6 +11,7 @@ from services.api.turn import Event
 from services.kit.channel import connect
 from tests.contract.api.conftest import Rig
 from tests.contract.api.test_turn_log import completed, delta, make_turn, numbers, open_turn, read
+from tests.identities import identity
 
 EVENTS = 20_000
 TEXT = "x" * 1_000
@@ -33,7 +34,8 @@ async def test_a_reader_that_does_not_read_blocks_nobody_and_gets_everything_onc
     turn_id = await make_turn(api)
     await open_turn(api, turn_id)
     request = turn_service_pb2.StreamTurnEventsRequest(turn_id=turn_id)
-    async with connect(api.settings.address("api")) as channel:  # a client of its own
+    own = connect(api.settings.address("api"), to="api", identity=identity("envoy"))
+    async with own as channel:
         stuck = turn_service_pb2_grpc.TurnServiceStub(channel).StreamTurnEvents(request, metadata=api.key)
         await check(api, turn_id, stuck)
 

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import grpc
@@ -47,8 +46,7 @@ from gateways.sdk import (
     is_terminal,
 )
 from gateways.sdk.channel import parse_target, with_request_id
-from services.kit.server import serve
-from tests.fake_box.handlers import SERVICES, key_layer, register
+from tests.fake_box.handlers import serve_openly
 from tests.fake_box.state import FakeBox
 
 KEY = "a-key"
@@ -58,9 +56,7 @@ KEY = "a-key"
 async def box_at(address: str, box: FakeBox) -> AsyncIterator[None]:
     """Serve a fake box."""
     stop = asyncio.Event()
-    server = asyncio.create_task(
-        serve(address, SERVICES, partial(register, box), layers=[key_layer(box, KEY)], stop=stop)
-    )
+    server = asyncio.create_task(serve_openly(address, box, KEY, stop))
     try:
         yield
     finally:

@@ -20,9 +20,9 @@ from services.kit import telemetry
 from services.kit.channel import connect
 from services.kit.errors import DomainError, Kind
 from services.kit.interceptor import Context
-from services.kit.server import serve
 from services.worker.turn_run import Lease, TurnRun
-from tests.contract.api.peers import PEER_SERVICES, Peers, RunLost
+from tests.contract.api.peers import PEERS, Peers, RunLost, served_peer
+from tests.identities import certificates, identity
 from tests.spans import named, recorded_spans
 
 KEY = (("authorization", "Bearer k"),)
@@ -152,26 +152,26 @@ async def mesh(database: Callable[..., str]) -> AsyncIterator[Mesh]:
 @asynccontextmanager
 async def _mesh(url: str) -> AsyncIterator[Mesh]:
     with tempfile.TemporaryDirectory(prefix="oiab-") as folder:
-        address = f"unix://{folder}/peers.sock"
         settings = ApiSettings(
             home=Path(folder),
             run_dir=Path(folder),
+            certificates=certificates("api"),
             database_url=url,
-            queue_address=address,
-            sandbox_address=address,
-            runtime_address=address,
-            audit_address=address,
             ORGINABOX_API_KEY=SecretStr("k"),  # type: ignore[call-arg]
         )
         sandbox, stop = Sandbox(), asyncio.Event()  # type: ignore[abstract]
-        peers = asyncio.create_task(serve(address, PEER_SERVICES, sandbox.register, stop=stop))
-        async with connect(settings.address("api")) as to_api, connect(address) as to_sandbox:
+        peers = [asyncio.create_task(served_peer(name, folder, sandbox, stop)) for name in PEERS]
+        worker = identity("worker")
+        async with (
+            connect(settings.address("api"), to="api", identity=worker) as to_api,
+            connect(settings.address("sandbox"), to="sandbox", identity=worker) as to_sandbox,
+        ):
             made = Mesh(settings, sandbox, to_api, to_sandbox)
             await made.start_api()
             yield made
             await made.stop_api()
         stop.set()
-        await peers
+        await asyncio.gather(*peers)
 
 
 def texts(events: list[turn_event_pb2.TurnEvent]) -> list[str]:

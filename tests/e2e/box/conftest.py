@@ -15,6 +15,7 @@ import pytest
 from services.box import envoy
 from services.box.contract import read_contract
 from tests.e2e.box.stand_in import StandInSessions, StandInTurns, start_api
+from tests.identities import certificates, identity
 
 
 @pytest.fixture
@@ -57,6 +58,7 @@ def edge_in(folder: Path) -> envoy.Edge:
         access_log=folder / "access.log",
         api_address=f"unix://{folder}/api.sock",
         runtime_address=f"unix://{folder}/runtime.sock",
+        mesh=envoy.Mesh(certificates("envoy") / "envoy", folder, identity("envoy").installation),
         cors_origins=("https://chat.example",),
     )
 
@@ -97,7 +99,7 @@ async def strict(folder: Path) -> AsyncIterator[Running]:
 @asynccontextmanager
 async def _running(folder: Path, edge: envoy.Edge) -> AsyncIterator[Running]:
     sessions, turns = StandInSessions(), StandInTurns()  # type: ignore[abstract]
-    api = await start_api(edge.api_address, sessions, turns)
+    api = await start_api(edge.api_address, sessions, turns, identity("api"))
     try:
         async with (
             running_envoy(folder, edge),

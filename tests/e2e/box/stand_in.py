@@ -25,6 +25,9 @@ from orginabox.api.v1 import (
 )
 from orginabox.turn.v1 import turn_event_pb2, turn_log_service_pb2, turn_log_service_pb2_grpc
 
+from services.kit.mesh import MeshIdentity
+from services.kit.settings import MeshSettings
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -85,7 +88,9 @@ class StandInLog(turn_log_service_pb2_grpc.TurnLogServiceServicer):
         return turn_log_service_pb2.OpenTurnResponse(text="secret")
 
 
-async def start_api(address: str, sessions: StandInSessions, turns: StandInTurns) -> grpc.aio.Server:
+async def start_api(
+    address: str, sessions: StandInSessions, turns: StandInTurns, identity: MeshIdentity
+) -> grpc.aio.Server:
     """The stand-in of the API."""
     server = grpc.aio.server()
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(StandInHealth(), server)
@@ -95,7 +100,7 @@ async def start_api(address: str, sessions: StandInSessions, turns: StandInTurns
     checks = health.aio.HealthServicer()
     await checks.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    server.add_insecure_port(address)
+    server.add_secure_port(address, identity.server_credentials())
     await server.start()
     return server
 
@@ -104,7 +109,7 @@ async def main() -> None:
     """Serve until told to stop."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server = await start_api(sys.argv[1], StandInSessions(), StandInTurns())
+    server = await start_api(sys.argv[1], StandInSessions(), StandInTurns(), MeshSettings().identity("api"))
     await stop.wait()
     await server.stop(0)
 

@@ -15,6 +15,7 @@ from orginabox.turn.v1 import turn_log_service_pb2, turn_log_service_pb2_grpc
 
 from tests.e2e.box.conftest import Running
 from tests.e2e.box.stand_in import start_api
+from tests.identities import identity
 
 
 def assert_refused(answer: httpx.Response, status: int, code: int, reason: str) -> dict[str, Any]:
@@ -145,7 +146,7 @@ async def test_service_away_and_back(running: Running) -> None:
     await running.api.stop(0)
     waiting = asyncio.create_task(running.http.get("/v1/healthz"))
     await asyncio.sleep(0.5)
-    api = await start_api(running.edge.api_address, running.sessions, running.turns)
+    api = await start_api(running.edge.api_address, running.sessions, running.turns, identity("api"))
     assert (await waiting).status_code == 200, "a service that restarts is waited for"
     await api.stop(0)
     assert_refused(await running.http.get("/v1/healthz"), 503, 14, "SERVICE_UNAVAILABLE")

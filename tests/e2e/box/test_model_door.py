@@ -19,6 +19,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from services.box import envoy
 from services.box.contract import DESCRIPTOR_SET
 from tests.e2e.box.conftest import edge_in, running_envoy
+from tests.identities import identity
 
 POOL = descriptor_pool.DescriptorPool()
 for _file in FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes()).file:
@@ -62,7 +63,7 @@ class StandInRuntime:
         )
         handler = grpc.method_handlers_generic_handler("envoy.service.auth.v3.Authorization", {"Check": method})
         server.add_generic_rpc_handlers((handler,))
-        server.add_insecure_port(address)
+        server.add_secure_port(address, identity("runtime").server_credentials())
         await server.start()
         return server
 

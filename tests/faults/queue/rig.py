@@ -22,6 +22,7 @@ from services.box.postgres import binary, own_namespace
 from services.kit.channel import connect
 from services.kit.migrate import migrate
 from tests.contract.queue.rig import asked
+from tests.identities import certificates, identity
 
 ROOT = Path(__file__).parents[3]
 MIGRATIONS = ROOT / "services" / "queue" / "migrations"
@@ -121,6 +122,7 @@ class Rig:
             "OIAB_QUEUE_ADDRESS": self.address_of(name),
             "OIAB_DATABASE_URL": self.server.url,
             "OIAB_LOG_LEVEL": "info",
+            "OIAB_CERTIFICATES": str(certificates("queue")),
         }
         return self._started(Process("services.queue", env=env, log=self._folder / f"{name}.log"))
 
@@ -142,7 +144,9 @@ class Rig:
     def worker(self, name: str, queue: str = "queue") -> Process:
         """A worker process."""
         argv = ("tests.faults.queue.worker", self.address_of(queue), self.server.url, name)
-        return self._started(Process(*argv, env={}, log=self._folder / "worker.log"))
+        return self._started(
+            Process(*argv, env={"OIAB_CERTIFICATES": str(certificates("worker"))}, log=self._folder / "worker.log")
+        )
 
     def _started(self, process: Process) -> Process:
         process.start()
@@ -224,7 +228,9 @@ async def fault_rig(settings: Sequence[str] = SURVIVES_ITS_OWN_DEATH) -> AsyncIt
             connection.execute(
                 "CREATE TABLE effect (place bigint GENERATED ALWAYS AS IDENTITY, job_id text PRIMARY KEY, key text)"
             )
-        channel = await stack.enter_async_context(connect(f"unix://{folder}/queue.sock"))
+        channel = await stack.enter_async_context(
+            connect(f"unix://{folder}/queue.sock", to="queue", identity=identity("api"))
+        )
         rig = Rig(folder, server, channel)
         stack.callback(rig.end_all)
         yield rig

@@ -10,6 +10,7 @@ from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc, schedu
 from services.kit.channel import connect
 from tests.contract.queue.rig import TENANT
 from tests.faults.queue.rig import Rig, fault_rig, until
+from tests.identities import identity
 
 KEYS = 12
 JOBS_PER_KEY = 12
@@ -52,7 +53,7 @@ async def test_two_replicas_do_each_job_once_in_order_and_either_may_be_killed(r
 async def test_a_pause_a_limit_and_a_tick_hold_on_both_replicas(rig: Rig) -> None:
     for name in ("queue", "other"):
         rig.queue(name)
-    async with connect(rig.address_of("other")) as channel:
+    async with connect(rig.address_of("other"), to="queue", identity=identity("api")) as channel:
         other = queue_service_pb2_grpc.QueueServiceStub(channel)
         await rig.enqueue("0")
         rig.worker("a")

@@ -8,6 +8,7 @@ import sys
 import psycopg
 
 from services.kit.channel import connect
+from services.kit.settings import MeshSettings
 from services.kit.telemetry import configure
 from services.worker.consumer import Consumer, Lease
 
@@ -23,7 +24,7 @@ async def work(address: str, database: str, name: str) -> None:
         await asyncio.sleep(float(lease.payload.decode()))
         await leave_effect(database, lease)
 
-    async with connect(address) as channel:
+    async with connect(address, to="queue", identity=MeshSettings().identity("worker")) as channel:
         consumer = Consumer(channel, worker_id=name, kinds=["test"], concurrency=4, handle=handle, grace=1.0)
         await consumer.run(stop)
 
