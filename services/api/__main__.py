@@ -38,6 +38,7 @@ from services.api.turn_handler import TurnHandler
 from services.api.turn_log_handler import TurnLogHandler
 from services.kit.channel import connect
 from services.kit.courier import AuditCourier
+from services.kit.gate import Gate
 from services.kit.identity import single_operator
 from services.kit.metrics import telling
 from services.kit.migrate import migrate
@@ -90,9 +91,9 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(neighbours.run(feeds.hear)),
             asyncio.create_task(LogKeeper(store, timedelta(settings.log_retention_days), mapping.answer_of).run()),
         ]
-        layers = [single_operator(settings.key())]
+        gate = Gate(single_operator(settings.key()))
         with telling(settings.metrics_at("api")):
-            await serve(settings.address("api"), SERVICES, register, identity=identity, layers=layers, stop=stop)
+            await serve(settings.address("api"), SERVICES, register, identity=identity, gate=gate, stop=stop)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
