@@ -44,6 +44,7 @@ from services.kit.metrics import telling
 from services.kit.migrate import migrate
 from services.kit.postgres import Database
 from services.kit.server import run, serve
+from services.kit.user_token import hand_over
 
 SERVICES = (
     "orginabox.api.v1.SessionService",
@@ -78,7 +79,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(
                 ProviderHandler(runtime_grpc.RuntimeServiceStub(to_runtime)), server
             )
-            audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditHandler(audits), server)
+            audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditHandler(store, audits), server)
             health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthHandler(store), server)
             job_service_pb2_grpc.add_JobServiceServicer_to_server(JobHandler(store, queue), server)
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
@@ -91,7 +92,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(neighbours.run(feeds.hear)),
             asyncio.create_task(LogKeeper(store, timedelta(settings.log_retention_days), mapping.answer_of).run()),
         ]
-        gate = Gate(single_operator(settings.key()))
+        gate = Gate(single_operator(settings.key()), hand_over)
         with telling(settings.metrics_at("api")):
             await serve(settings.address("api"), SERVICES, register, identity=identity, gate=gate, stop=stop)
         for task in background:

@@ -7,8 +7,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue, Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.audit.v1 import audit_service_pb2 as pb
-from orginabox.audit.v1 import record_pb2
+from orginabox.audit.v1 import checkpoint_pb2, damage_pb2, export_pb2, record_pb2
 
+from services.audit.damage import Damage
+from services.audit.exporting import Form
 from services.audit.record import Filter, Record, RecordInvalid, now
 
 
@@ -54,10 +56,38 @@ def record_to_proto(record: Record) -> record_pb2.Record:
         duration=_duration(record.duration),
         payload=payload,
         create_time=_stamp(record.create_time),
+        erased=record.erased,
+        hash=record.hash,
     )
 
 
-def filter_from_proto(request: pb.ListRecordsRequest) -> Filter:
+def damage_to_proto(damage: Damage) -> damage_pb2.Damage:
+    """A damage as it was found."""
+    return damage_pb2.Damage(
+        kind=damage_pb2.DamageKind.Value(f"DAMAGE_KIND_{damage.kind.name}"),
+        sequence=damage.sequence,
+        message=damage.told,
+        tenant_id=str(damage.tenant_id or ""),
+    )
+
+
+def checkpoint_to_proto(size: int, note: str, time: datetime) -> checkpoint_pb2.Checkpoint:
+    """A checkpoint as the database has it."""
+    return checkpoint_pb2.Checkpoint(size=size, note=note, create_time=_stamp(time))
+
+
+def form_from_proto(form: export_pb2.ExportFormat.ValueType) -> Form:
+    """In which form to write out."""
+    match form:
+        case export_pb2.EXPORT_FORMAT_OCSF:
+            return Form.OCSF
+        case export_pb2.EXPORT_FORMAT_CHAIN:
+            return Form.CHAIN
+        case _:
+            return Form.CSV
+
+
+def filter_from_proto(request: pb.ListRecordsRequest | pb.ExportRecordsRequest) -> Filter:
     """Which records are asked for."""
     return Filter(
         tenant_id=UUID(request.tenant_id),

@@ -11,7 +11,19 @@ from services.kit.errors import DomainError, Kind
 
 MAX_TEXT = 4_096
 _ACTION = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
-_ACTOR = re.compile(r"system|user:.+|agent:.+", re.DOTALL)
+_ACTOR = re.compile(r"system|anonymous|(?:user|agent|service):.+", re.DOTALL)
+
+ERASE = "data.audit_erase"
+"""The action of erasing what is about a user; its target is `user:<id>`."""
+EXPIRE = "data.audit_expire"
+"""The action of removing what is too old; its target is `<category>:<seconds since 1970>`."""
+OWN_ACTIONS = frozenset({ERASE, EXPIRE})
+"""What only the log itself records: by these a missing body is no damage."""
+
+_YEAR = timedelta(days=365)
+RETENTION = {"tool": _YEAR, "agent": _YEAR, "file": _YEAR}
+"""How long the body of a record is kept, by its category; of any other, two years."""
+LONGEST = 2 * _YEAR
 
 
 class RecordInvalid(DomainError):
@@ -23,7 +35,7 @@ class RecordInvalid(DomainError):
 
 @dataclass(frozen=True)
 class Record:
-    """One thing that somebody did. The log gives the sequence; 0 means that it has not yet."""
+    """One thing that somebody did. The log gives the sequence and the hash; 0 and empty mean that it has not yet."""
 
     tenant_id: UUID
     record_id: UUID
@@ -39,6 +51,8 @@ class Record:
     duration: timedelta | None = None
     payload: Mapping[str, Any] | None = None
     sequence: int = 0
+    erased: bool = False
+    hash: bytes = b""
 
     def checked(self) -> Self:
         """The record, if it names who did what.
@@ -51,6 +65,8 @@ class Record:
                 raise RecordInvalid(
                     f"the {name} of record {self.record_id} is not one that the log knows", field=f"records.{name}"
                 )
+        if self.action in OWN_ACTIONS:
+            raise RecordInvalid(f"{self.action} is recorded by the log alone", field="records.action")
         return self
 
 

@@ -13,9 +13,11 @@ from typing import Any, Self
 import grpc
 
 from services.kit import telemetry
+from services.kit.caller import current
 from services.kit.certificates import dns_name
 from services.kit.mesh import Credentials, MeshIdentity
 from services.kit.server import OPTIONS
+from services.kit.user_token import HEADER, SIGNER, tokens_of
 
 DEADLINE_SECONDS = 10.0
 # Longer than any stream lasts.
@@ -64,7 +66,10 @@ def connect(address: str, *, to: str, identity: MeshIdentity, deadline: float = 
     def dial() -> grpc.aio.Channel:
         return grpc.aio.secure_channel(address, identity.channel_credentials(), options=options)
 
-    return RenewingChannel(identity, dial, deadline)
+    def passport() -> Metadata:
+        return (*_trace(), *_user(identity, to))
+
+    return RenewingChannel(identity, dial, passport, deadline)
 
 
 class RenewingChannel(grpc.aio.Channel):
@@ -73,10 +78,18 @@ class RenewingChannel(grpc.aio.Channel):
     Args:
         identity: Who calls.
         dial: Makes a channel with the certificate as it is now.
+        passport: What every call carries besides its own metadata.
         deadline: Seconds that a unary call may take when it does not say otherwise.
     """
 
-    def __init__(self, identity: MeshIdentity, dial: Callable[[], grpc.aio.Channel], deadline: float) -> None:
+    def __init__(
+        self,
+        identity: MeshIdentity,
+        dial: Callable[[], grpc.aio.Channel],
+        passport: Callable[[], Metadata],
+        deadline: float,
+    ) -> None:
+        self.passport = passport
         self._identity = identity
         self._dial = dial
         self._deadline = deadline
@@ -157,7 +170,7 @@ class _Method:
         made: grpc.aio.Call = self._call(
             *request,
             timeout=self._deadline if timeout is None else timeout,
-            metadata=(*(metadata or ()), *_trace()),
+            metadata=(*(metadata or ()), *self._owner.passport()),
             **more,
         )
         return made
@@ -166,3 +179,9 @@ class _Method:
 def _trace() -> Metadata:
     parent = telemetry.trace_parent()
     return (("traceparent", parent),) if parent else ()
+
+
+def _user(identity: MeshIdentity, to: str) -> Metadata:
+    """On whose behalf Api calls. Nobody else can say it."""
+    caller = current() if identity.name == SIGNER else None
+    return ((HEADER, tokens_of(identity).of(caller, to)),) if caller else ()

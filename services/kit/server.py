@@ -17,6 +17,7 @@ from services.kit.gate import Gate
 from services.kit.interceptor import CallInterceptor
 from services.kit.mesh import MeshIdentity, serve_as
 from services.kit.policy import require_policies
+from services.kit.user_token import hand_over
 
 Register = Callable[[grpc.aio.Server], None]
 
@@ -55,7 +56,7 @@ async def serve(
         gate: Lets calls in. Default: one for methods that services call, and no users.
         stop: Set when the server has to stop.
     """
-    server, checks = await build(services, register, gate or Gate())
+    server, checks = await build(services, register, gate or Gate(hand_over=hand_over))
     _clear_socket(address)
     server.add_secure_port(address, identity.server_credentials())
     serve_as(identity)

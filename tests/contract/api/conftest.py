@@ -15,9 +15,9 @@ from pydantic import SecretStr
 
 from services.api.__main__ import serve_api
 from services.api.settings import ApiSettings
-from services.kit.channel import connect
+from tests.allowed import AllowedChannel
 from tests.contract.api.peers import PEERS, Peers, served_peer
-from tests.identities import certificates, identity
+from tests.identities import certificates
 
 KEY = "the-key"
 
@@ -61,7 +61,7 @@ async def running(database_url: str, count: int = 1) -> AsyncIterator[list[Rig]]
                     ORGINABOX_API_KEY=SecretStr(KEY),  # type: ignore[call-arg]
                 )
                 servers.append(asyncio.create_task(serve_api(settings, stop)))
-                channel = connect(settings.address("api"), to="api", identity=identity("envoy"))
+                channel = AllowedChannel(settings.address("api"), "api")
                 rigs.append(rig_of(await stack.enter_async_context(channel), settings, peers))
             for rig in rigs:
                 await asyncio.wait_for(rig.channel.channel_ready(), 20)

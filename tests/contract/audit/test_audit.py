@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +14,8 @@ from google.protobuf.json_format import MessageToDict
 from orginabox.audit.v1 import audit_service_pb2 as pb
 from orginabox.audit.v1 import audit_service_pb2_grpc, record_pb2
 
-from services.audit.__main__ import SERVICES, register
+from services.audit.__main__ import SERVICES, furnish, register
+from services.audit.settings import AuditSettings
 from services.audit.store import QUERIES, SCHEMA, Store
 from services.kit.ids import DEFAULT_TENANT, OPERATOR
 from services.kit.postgres import Database
@@ -41,12 +43,11 @@ class Audit:
 
 
 @pytest.fixture
-async def audit(database: Callable[..., str]) -> AsyncIterator[Audit]:
-    async with (
-        Database(database("audit"), SCHEMA, QUERIES) as pool,
-        served(SERVICES, partial(register, Store(pool))) as channel,
-    ):
-        yield Audit(channel)
+async def audit(database: Callable[..., str], tmp_path: Path) -> AsyncIterator[Audit]:
+    async with Database(database("audit"), SCHEMA, QUERIES) as pool:
+        room = furnish(AuditSettings(home=tmp_path), Store(pool))
+        async with served(SERVICES, partial(register, room)) as channel:
+            yield Audit(channel)
 
 
 def a_record(
@@ -80,6 +81,8 @@ async def test_a_record_comes_back_as_it_was_sent(audit: Audit) -> None:
 
     (kept,) = await audit.list()
     sent.sequence = 1
+    assert len(kept.hash) == 32
+    kept.ClearField("hash")
     assert MessageToDict(kept) == MessageToDict(sent)
 
 
@@ -176,6 +179,7 @@ async def test_whatever_a_record_tells_of_is_kept(audit: Audit) -> None:
         ("actor", "root"),
         ("action", "prompt"),
         ("action", "A.b"),
+        ("action", "data.audit_erase"),
     ],
 )
 async def test_a_record_that_names_nobody_or_nothing_is_refused_with_its_batch(

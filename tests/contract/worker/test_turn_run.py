@@ -21,6 +21,7 @@ from services.kit.channel import connect
 from services.kit.errors import DomainError, Kind
 from services.kit.interceptor import Context
 from services.worker.turn_run import Lease, TurnRun
+from tests.allowed import AllowedChannel
 from tests.contract.api.peers import PEERS, Peers, RunLost, served_peer
 from tests.identities import certificates, identity
 from tests.spans import named, recorded_spans
@@ -163,7 +164,7 @@ async def _mesh(url: str) -> AsyncIterator[Mesh]:
         peers = [asyncio.create_task(served_peer(name, folder, sandbox, stop)) for name in PEERS]
         worker = identity("worker")
         async with (
-            connect(settings.address("api"), to="api", identity=worker) as to_api,
+            AllowedChannel(settings.address("api"), "api") as to_api,
             connect(settings.address("sandbox"), to="sandbox", identity=worker) as to_sandbox,
         ):
             made = Mesh(settings, sandbox, to_api, to_sandbox)

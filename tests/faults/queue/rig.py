@@ -19,10 +19,10 @@ import psycopg
 from orginabox.queue.v1 import job_pb2, queue_service_pb2_grpc
 
 from services.box.postgres import binary, own_namespace
-from services.kit.channel import connect
 from services.kit.migrate import migrate
+from tests.allowed import AllowedChannel
 from tests.contract.queue.rig import asked
-from tests.identities import certificates, identity
+from tests.identities import certificates
 
 ROOT = Path(__file__).parents[3]
 MIGRATIONS = ROOT / "services" / "queue" / "migrations"
@@ -228,9 +228,7 @@ async def fault_rig(settings: Sequence[str] = SURVIVES_ITS_OWN_DEATH) -> AsyncIt
             connection.execute(
                 "CREATE TABLE effect (place bigint GENERATED ALWAYS AS IDENTITY, job_id text PRIMARY KEY, key text)"
             )
-        channel = await stack.enter_async_context(
-            connect(f"unix://{folder}/queue.sock", to="queue", identity=identity("api"))
-        )
+        channel = await stack.enter_async_context(AllowedChannel(f"unix://{folder}/queue.sock", "queue"))
         rig = Rig(folder, server, channel)
         stack.callback(rig.end_all)
         yield rig

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc, schedule_pb2
 
-from services.kit.channel import connect
+from tests.allowed import AllowedChannel
 from tests.contract.queue.rig import TENANT
 from tests.faults.queue.rig import Rig, fault_rig, until
-from tests.identities import identity
 
 KEYS = 12
 JOBS_PER_KEY = 12
@@ -53,7 +52,7 @@ async def test_two_replicas_do_each_job_once_in_order_and_either_may_be_killed(r
 async def test_a_pause_a_limit_and_a_tick_hold_on_both_replicas(rig: Rig) -> None:
     for name in ("queue", "other"):
         rig.queue(name)
-    async with connect(rig.address_of("other"), to="queue", identity=identity("api")) as channel:
+    async with AllowedChannel(rig.address_of("other"), "queue") as channel:
         other = queue_service_pb2_grpc.QueueServiceStub(channel)
         await rig.enqueue("0")
         rig.worker("a")

@@ -1,6 +1,8 @@
 """The tables of the audit log refuse what the log must never do, whoever asks."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import psycopg
@@ -8,9 +10,13 @@ import pytest
 
 TENANT = uuid4()
 INSERT = (
-    "INSERT INTO record (tenant_id, sequence, record_id, actor, action, target, session_id, channel, ip_address,"
-    " user_agent, payload, create_time) VALUES (%s, %s, %s, %s, %s, '', '', '', '', '', %s, now())"
+    "WITH body AS (INSERT INTO body VALUES (%(tenant)s, %(sequence)s, sha256('')::bytea, '', '', %(payload)s))"
+    " INSERT INTO record (tenant_id, sequence, record_id, user_id, actor, action, target, session_id, channel,"
+    " create_time, append_time, commitment, hash) VALUES (%(tenant)s, %(sequence)s, gen_random_uuid(), %(user)s,"
+    " %(actor)s, %(action)s, %(target)s, '', '', %(time)s, now(), sha256(''), sha256(''))"
 )
+USER = uuid4()
+OLD = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -21,10 +27,9 @@ def log(database: Callable[..., str]) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-def insert(
-    log: psycopg.Connection, sequence: int = 1, actor: str = "system", action: str = "a.b", payload: str = "{}"
-) -> None:
-    log.execute(INSERT.encode(), (TENANT, sequence, uuid4(), actor, action, payload))
+def insert(log: psycopg.Connection, sequence: int = 1, **values: object) -> None:
+    made = {"actor": "system", "action": "a.b", "payload": "{}", "user": USER, "target": "", "time": OLD}
+    log.execute(INSERT.encode(), {"tenant": TENANT, "sequence": sequence} | made | values)
 
 
 @pytest.mark.parametrize(
@@ -37,12 +42,43 @@ def insert(
         "TRUNCATE head CASCADE",
         "MERGE INTO record USING head ON true WHEN MATCHED THEN DELETE",
         "SET session_replication_role = replica; DELETE FROM record",
+        "UPDATE body SET ip_address = 'x'",
+        "TRUNCATE body",
+        "DELETE FROM body",
+        "SET session_replication_role = replica; DELETE FROM body",
     ],
 )
 def test_records_are_never_changed(log: psycopg.Connection, change: str) -> None:
     with pytest.raises(psycopg.errors.RestrictViolation, match="append-only"):
         log.execute(change.encode())
-    assert log.execute("SELECT count(*) FROM record").fetchone() == (1,)
+    assert log.execute("SELECT count(*), count(b) FROM record LEFT JOIN body b USING (sequence)").fetchone() == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("action", "target", "goes"),
+    [
+        ("data.audit_erase", f"user:{USER}", True),
+        ("data.audit_erase", f"user:{uuid4()}", False),
+        ("data.audit_expire", f"a:{int(OLD.timestamp()) + 1}", True),
+        ("data.audit_expire", f"a:{int(OLD.timestamp())}", False),
+        ("data.audit_expire", f"b:{int(OLD.timestamp()) + 1}", False),
+        ("data.other", f"user:{USER}", False),
+    ],
+)
+def test_a_body_goes_only_when_a_later_record_says_so(
+    log: psycopg.Connection, action: str, target: str, goes: bool
+) -> None:
+    insert(log, 2, action=action, target=target)
+    with suppress(psycopg.errors.RestrictViolation):
+        log.execute("DELETE FROM body WHERE sequence = 1")
+    assert log.execute("SELECT sequence FROM body ORDER BY 1").fetchall() == ([(2,)] if goes else [(1,), (2,)])
+
+
+def test_a_body_does_not_go_for_an_earlier_record(log: psycopg.Connection) -> None:
+    insert(log, 2, action="data.audit_erase", target=f"user:{USER}")
+    insert(log, 3)
+    with pytest.raises(psycopg.errors.RestrictViolation):
+        log.execute("DELETE FROM body WHERE sequence = 3")
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,15 @@ TENANTS = [uuid4() for _ in range(4)]
 USER = UUID(int=7)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FILL = """
-INSERT INTO record (tenant_id, sequence, record_id, user_id, actor, action, target, session_id, channel, ip_address,
-    user_agent, payload, create_time)
+WITH bodies AS (
+    INSERT INTO body SELECT %(tenant)s, n, sha256('')::bytea, '', '', '{}' FROM generate_series(1, 20000) AS n
+)
+INSERT INTO record (tenant_id, sequence, record_id, user_id, actor, action, target, session_id, channel, create_time,
+    append_time, commitment, hash)
 SELECT %(tenant)s, n, gen_random_uuid(),
     CASE WHEN n %% 500 = 0 THEN %(user)s::uuid ELSE lpad(to_hex(100 + n %% 90), 32, '0')::uuid END, 'system',
     CASE WHEN n %% 1000 = 0 THEN 'admin.runtime_apply' ELSE 'tool.execute_' || n %% 7 END,
-    '', '', '', '', '', '{}', %(noon)s::timestamptz + n * interval '1 second'
+    '', '', '', %(noon)s::timestamptz + n * interval '1 second', now(), sha256(''), sha256('')
 FROM generate_series(1, 20000) AS n
 """
 
@@ -33,6 +36,7 @@ def log(postgres: Any) -> Iterator[psycopg.Connection]:
             connection.execute("INSERT INTO head (tenant_id, sequence) VALUES (%s, 20000)", (tenant,))
             connection.execute(FILL.encode(), {"tenant": tenant, "user": USER, "noon": NOON})
         connection.execute("ANALYZE record")
+        connection.execute("ANALYZE body")
         yield connection
     postgres.drop(url)
 

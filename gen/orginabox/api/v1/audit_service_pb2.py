@@ -24,12 +24,16 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from orginabox.audit.v1 import checkpoint_pb2 as orginabox_dot_audit_dot_v1_dot_checkpoint__pb2
+from orginabox.audit.v1 import damage_pb2 as orginabox_dot_audit_dot_v1_dot_damage__pb2
+from orginabox.audit.v1 import export_pb2 as orginabox_dot_audit_dot_v1_dot_export__pb2
 from orginabox.audit.v1 import record_pb2 as orginabox_dot_audit_dot_v1_dot_record__pb2
 from orginabox.options.v1 import options_pb2 as orginabox_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$orginabox/api/v1/audit_service.proto\x12\x10orginabox.api.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1forginabox/audit/v1/record.proto\x1a\"orginabox/options/v1/options.proto\"\x94\x02\n\x17ListAuditRecordsRequest\x12 \n\x06\x61\x63tion\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x06\x61\x63tion\x12$\n\x07user_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x06userId\x12\x30\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x30\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05until\x12$\n\tpage_size\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"x\n\x18ListAuditRecordsResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32\x1a.orginabox.audit.v1.RecordR\x07records\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb6\x01\n\x0c\x41uditService\x12\xa5\x01\n\x10ListAuditRecords\x12).orginabox.api.v1.ListAuditRecordsRequest\x1a*.orginabox.api.v1.ListAuditRecordsResponse\":\x90\x02\x01\x8a\xb5\x18\x18\x08\x02\x12\x14\x61\x64min.view_audit_log\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/admin/audit-logb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$orginabox/api/v1/audit_service.proto\x12\x10orginabox.api.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#orginabox/audit/v1/checkpoint.proto\x1a\x1forginabox/audit/v1/damage.proto\x1a\x1forginabox/audit/v1/export.proto\x1a\x1forginabox/audit/v1/record.proto\x1a\"orginabox/options/v1/options.proto\"\x94\x02\n\x17ListAuditRecordsRequest\x12 \n\x06\x61\x63tion\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x06\x61\x63tion\x12$\n\x07user_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x06userId\x12\x30\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x30\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05until\x12$\n\tpage_size\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"x\n\x18ListAuditRecordsResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32\x1a.orginabox.audit.v1.RecordR\x07records\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8b\x02\n\x19\x45xportAuditRecordsRequest\x12\x42\n\x06\x66ormat\x18\x01 \x01(\x0e\x32 .orginabox.audit.v1.ExportFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x66ormat\x12 \n\x06\x61\x63tion\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x06\x61\x63tion\x12$\n\x07user_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x06userId\x12\x30\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x30\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05until\"+\n\x15VerifyAuditLogRequest\x12\x12\n\x04\x66ull\x18\x01 \x01(\x08R\x04\x66ull\"\xb2\x01\n\x16VerifyAuditLogResponse\x12\x18\n\x07records\x18\x01 \x01(\x03R\x07records\x12\x12\n\x04\x64one\x18\x02 \x01(\x08R\x04\x64one\x12 \n\x0b\x63heckpoints\x18\x03 \x01(\x03R\x0b\x63heckpoints\x12\x12\n\x04size\x18\x04 \x01(\x03R\x04size\x12\x34\n\x07\x64\x61mages\x18\x05 \x03(\x0b\x32\x1a.orginabox.audit.v1.DamageR\x07\x64\x61mages\"l\n\x1bListAuditCheckpointsRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x88\x01\n\x1cListAuditCheckpointsResponse\x12@\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1e.orginabox.audit.v1.CheckpointR\x0b\x63heckpoints\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x14\n\x12GetAuditKeyRequest\"4\n\x13GetAuditKeyResponse\x12\x1d\n\npublic_key\x18\x01 \x01(\tR\tpublicKey\":\n\x15\x45raseAuditUserRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"0\n\x16\x45raseAuditUserResponse\x12\x16\n\x06\x65rased\x18\x01 \x01(\x03R\x06\x65rased2\xb3\x08\n\x0c\x41uditService\x12\xa5\x01\n\x10ListAuditRecords\x12).orginabox.api.v1.ListAuditRecordsRequest\x1a*.orginabox.api.v1.ListAuditRecordsResponse\":\x90\x02\x01\x8a\xb5\x18\x18\x08\x02\x12\x14\x61\x64min.view_audit_log\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/admin/audit-log\x12\xa6\x01\n\x12\x45xportAuditRecords\x12+.orginabox.api.v1.ExportAuditRecordsRequest\x1a\x14.google.api.HttpBody\"K\x8a\xb5\x18%\x08\x02\x12\x14\x61\x64min.view_audit_log\x1a\x0b\x64\x61ta.export\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/admin/audit-log/export0\x01\x12\xbc\x01\n\x0eVerifyAuditLog\x12\'.orginabox.api.v1.VerifyAuditLogRequest\x1a(.orginabox.api.v1.VerifyAuditLogResponse\"U\x8a\xb5\x18,\x08\x02\x12\x14\x61\x64min.view_audit_log\x1a\x12\x61\x64min.audit_verify\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/admin/audit-log/verify:\x01*0\x01\x12\xbd\x01\n\x14ListAuditCheckpoints\x12-.orginabox.api.v1.ListAuditCheckpointsRequest\x1a..orginabox.api.v1.ListAuditCheckpointsResponse\"F\x90\x02\x01\x8a\xb5\x18\x18\x08\x02\x12\x14\x61\x64min.view_audit_log\x82\xd3\xe4\x93\x02!\x12\x1f/v1/admin/audit-log/checkpoints\x12\x9a\x01\n\x0bGetAuditKey\x12$.orginabox.api.v1.GetAuditKeyRequest\x1a%.orginabox.api.v1.GetAuditKeyResponse\">\x90\x02\x01\x8a\xb5\x18\x18\x08\x02\x12\x14\x61\x64min.view_audit_log\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/admin/audit-log/key\x12\xb5\x01\n\x0e\x45raseAuditUser\x12\'.orginabox.api.v1.EraseAuditUserRequest\x1a(.orginabox.api.v1.EraseAuditUserResponse\"P\x8a\xb5\x18(\x08\x02\x12\x12\x61\x64min.manage_users\x1a\x10\x64\x61ta.audit_erase\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/admin/audit-log/erase:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,12 +48,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAUDITRECORDSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTAUDITRECORDSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTAUDITRECORDSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_EXPORTAUDITRECORDSREQUEST'].fields_by_name['format']._loaded_options = None
+  _globals['_EXPORTAUDITRECORDSREQUEST'].fields_by_name['format']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_EXPORTAUDITRECORDSREQUEST'].fields_by_name['action']._loaded_options = None
+  _globals['_EXPORTAUDITRECORDSREQUEST'].fields_by_name['action']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_EXPORTAUDITRECORDSREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_EXPORTAUDITRECORDSREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_LISTAUDITCHECKPOINTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAUDITCHECKPOINTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTAUDITCHECKPOINTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTAUDITCHECKPOINTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_ERASEAUDITUSERREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_ERASEAUDITUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_AUDITSERVICE'].methods_by_name['ListAuditRecords']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['ListAuditRecords']._serialized_options = b'\220\002\001\212\265\030\030\010\002\022\024admin.view_audit_log\202\323\344\223\002\025\022\023/v1/admin/audit-log'
-  _globals['_LISTAUDITRECORDSREQUEST']._serialized_start=220
-  _globals['_LISTAUDITRECORDSREQUEST']._serialized_end=496
-  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_start=498
-  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_end=618
-  _globals['_AUDITSERVICE']._serialized_start=621
-  _globals['_AUDITSERVICE']._serialized_end=803
+  _globals['_AUDITSERVICE'].methods_by_name['ExportAuditRecords']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['ExportAuditRecords']._serialized_options = b'\212\265\030%\010\002\022\024admin.view_audit_log\032\013data.export\202\323\344\223\002\034\022\032/v1/admin/audit-log/export'
+  _globals['_AUDITSERVICE'].methods_by_name['VerifyAuditLog']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['VerifyAuditLog']._serialized_options = b'\212\265\030,\010\002\022\024admin.view_audit_log\032\022admin.audit_verify\202\323\344\223\002\037\"\032/v1/admin/audit-log/verify:\001*'
+  _globals['_AUDITSERVICE'].methods_by_name['ListAuditCheckpoints']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['ListAuditCheckpoints']._serialized_options = b'\220\002\001\212\265\030\030\010\002\022\024admin.view_audit_log\202\323\344\223\002!\022\037/v1/admin/audit-log/checkpoints'
+  _globals['_AUDITSERVICE'].methods_by_name['GetAuditKey']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['GetAuditKey']._serialized_options = b'\220\002\001\212\265\030\030\010\002\022\024admin.view_audit_log\202\323\344\223\002\031\022\027/v1/admin/audit-log/key'
+  _globals['_AUDITSERVICE'].methods_by_name['EraseAuditUser']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['EraseAuditUser']._serialized_options = b'\212\265\030(\010\002\022\022admin.manage_users\032\020data.audit_erase\202\323\344\223\002\036\"\031/v1/admin/audit-log/erase:\001*'
+  _globals['_LISTAUDITRECORDSREQUEST']._serialized_start=350
+  _globals['_LISTAUDITRECORDSREQUEST']._serialized_end=626
+  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_start=628
+  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_end=748
+  _globals['_EXPORTAUDITRECORDSREQUEST']._serialized_start=751
+  _globals['_EXPORTAUDITRECORDSREQUEST']._serialized_end=1018
+  _globals['_VERIFYAUDITLOGREQUEST']._serialized_start=1020
+  _globals['_VERIFYAUDITLOGREQUEST']._serialized_end=1063
+  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_start=1066
+  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_end=1244
+  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_start=1246
+  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_end=1354
+  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_start=1357
+  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_end=1493
+  _globals['_GETAUDITKEYREQUEST']._serialized_start=1495
+  _globals['_GETAUDITKEYREQUEST']._serialized_end=1515
+  _globals['_GETAUDITKEYRESPONSE']._serialized_start=1517
+  _globals['_GETAUDITKEYRESPONSE']._serialized_end=1569
+  _globals['_ERASEAUDITUSERREQUEST']._serialized_start=1571
+  _globals['_ERASEAUDITUSERREQUEST']._serialized_end=1629
+  _globals['_ERASEAUDITUSERRESPONSE']._serialized_start=1631
+  _globals['_ERASEAUDITUSERRESPONSE']._serialized_end=1679
+  _globals['_AUDITSERVICE']._serialized_start=1682
+  _globals['_AUDITSERVICE']._serialized_end=2757
 # @@protoc_insertion_point(module_scope)

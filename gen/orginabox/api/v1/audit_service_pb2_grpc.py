@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from orginabox.api.v1 import audit_service_pb2 as orginabox_dot_api_dot_v1_dot_audit__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -40,6 +41,31 @@ class AuditServiceStub:
                 request_serializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditRecordsRequest.SerializeToString,
                 response_deserializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditRecordsResponse.FromString,
                 _registered_method=True)
+        self.ExportAuditRecords = channel.unary_stream(
+                '/orginabox.api.v1.AuditService/ExportAuditRecords',
+                request_serializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.ExportAuditRecordsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.VerifyAuditLog = channel.unary_stream(
+                '/orginabox.api.v1.AuditService/VerifyAuditLog',
+                request_serializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.VerifyAuditLogRequest.SerializeToString,
+                response_deserializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.VerifyAuditLogResponse.FromString,
+                _registered_method=True)
+        self.ListAuditCheckpoints = channel.unary_unary(
+                '/orginabox.api.v1.AuditService/ListAuditCheckpoints',
+                request_serializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsRequest.SerializeToString,
+                response_deserializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsResponse.FromString,
+                _registered_method=True)
+        self.GetAuditKey = channel.unary_unary(
+                '/orginabox.api.v1.AuditService/GetAuditKey',
+                request_serializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.GetAuditKeyRequest.SerializeToString,
+                response_deserializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.GetAuditKeyResponse.FromString,
+                _registered_method=True)
+        self.EraseAuditUser = channel.unary_unary(
+                '/orginabox.api.v1.AuditService/EraseAuditUser',
+                request_serializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.EraseAuditUserRequest.SerializeToString,
+                response_deserializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.EraseAuditUserResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -54,6 +80,46 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportAuditRecords(self, request, context):
+        """Download the log of the caller's tenant, oldest first: as CSV, as OCSF events, or as the whole chain with its seals,
+        which anybody can verify who has the log's public key. Over gRPC the pieces of the file come one by one.
+        Refusals: INVALID_ARGUMENT for a chain with a filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyAuditLog(self, request, context):
+        """Verify the chain of the caller's tenant, the checkpoints, and what was published of them. Progress comes as it goes;
+        the last message has the report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditCheckpoints(self, request, context):
+        """List the checkpoints of the box, newest first.
+        Refusals: PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuditKey(self, request, context):
+        """Read the public half of the key that signs checkpoints.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseAuditUser(self, request, context):
+        """Erase what the log knows of a user beside what they did: addresses, programs, payloads. That it was done stays on
+        record, and the chain stays valid. It cannot be undone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +127,31 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListAuditRecords,
                     request_deserializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditRecordsRequest.FromString,
                     response_serializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditRecordsResponse.SerializeToString,
+            ),
+            'ExportAuditRecords': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportAuditRecords,
+                    request_deserializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.ExportAuditRecordsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'VerifyAuditLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyAuditLog,
+                    request_deserializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.VerifyAuditLogRequest.FromString,
+                    response_serializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.VerifyAuditLogResponse.SerializeToString,
+            ),
+            'ListAuditCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditCheckpoints,
+                    request_deserializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsRequest.FromString,
+                    response_serializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsResponse.SerializeToString,
+            ),
+            'GetAuditKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuditKey,
+                    request_deserializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.GetAuditKeyRequest.FromString,
+                    response_serializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.GetAuditKeyResponse.SerializeToString,
+            ),
+            'EraseAuditUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseAuditUser,
+                    request_deserializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.EraseAuditUserRequest.FromString,
+                    response_serializer=orginabox_dot_api_dot_v1_dot_audit__service__pb2.EraseAuditUserResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +182,141 @@ class AuditService:
             '/orginabox.api.v1.AuditService/ListAuditRecords',
             orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditRecordsRequest.SerializeToString,
             orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportAuditRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orginabox.api.v1.AuditService/ExportAuditRecords',
+            orginabox_dot_api_dot_v1_dot_audit__service__pb2.ExportAuditRecordsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyAuditLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orginabox.api.v1.AuditService/VerifyAuditLog',
+            orginabox_dot_api_dot_v1_dot_audit__service__pb2.VerifyAuditLogRequest.SerializeToString,
+            orginabox_dot_api_dot_v1_dot_audit__service__pb2.VerifyAuditLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.api.v1.AuditService/ListAuditCheckpoints',
+            orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsRequest.SerializeToString,
+            orginabox_dot_api_dot_v1_dot_audit__service__pb2.ListAuditCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuditKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.api.v1.AuditService/GetAuditKey',
+            orginabox_dot_api_dot_v1_dot_audit__service__pb2.GetAuditKeyRequest.SerializeToString,
+            orginabox_dot_api_dot_v1_dot_audit__service__pb2.GetAuditKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseAuditUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.api.v1.AuditService/EraseAuditUser',
+            orginabox_dot_api_dot_v1_dot_audit__service__pb2.EraseAuditUserRequest.SerializeToString,
+            orginabox_dot_api_dot_v1_dot_audit__service__pb2.EraseAuditUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 The audit log, for those who may read it."""
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 from orginabox.api.v1 import audit_service_pb2 as _audit_service_pb2
 import abc as _abc_1
@@ -20,6 +21,25 @@ class AuditServiceStub:
     """List the records of the caller's tenant, newest first.
     Refusals: PAGE_TOKEN_INVALID.
     """
+    ExportAuditRecords: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ExportAuditRecordsRequest, _httpbody_pb2.HttpBody]
+    """Download the log of the caller's tenant, oldest first: as CSV, as OCSF events, or as the whole chain with its seals,
+    which anybody can verify who has the log's public key. Over gRPC the pieces of the file come one by one.
+    Refusals: INVALID_ARGUMENT for a chain with a filter.
+    """
+    VerifyAuditLog: _aio.UnaryStreamMultiCallable[_audit_service_pb2.VerifyAuditLogRequest, _audit_service_pb2.VerifyAuditLogResponse]
+    """Verify the chain of the caller's tenant, the checkpoints, and what was published of them. Progress comes as it goes;
+    the last message has the report.
+    """
+    ListAuditCheckpoints: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditCheckpointsRequest, _audit_service_pb2.ListAuditCheckpointsResponse]
+    """List the checkpoints of the box, newest first.
+    Refusals: PAGE_TOKEN_INVALID.
+    """
+    GetAuditKey: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetAuditKeyRequest, _audit_service_pb2.GetAuditKeyResponse]
+    """Read the public half of the key that signs checkpoints."""
+    EraseAuditUser: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.EraseAuditUserRequest, _audit_service_pb2.EraseAuditUserResponse]
+    """Erase what the log knows of a user beside what they did: addresses, programs, payloads. That it was done stays on
+    record, and the chain stays valid. It cannot be undone.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """The audit log, for those who may read it."""
@@ -32,6 +52,55 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_audit_service_pb2.ListAuditRecordsResponse]:
         """List the records of the caller's tenant, newest first.
         Refusals: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportAuditRecords(
+        self,
+        request: _audit_service_pb2.ExportAuditRecordsRequest,
+        context: _aio.ServicerContext[_audit_service_pb2.ExportAuditRecordsRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
+    ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
+        """Download the log of the caller's tenant, oldest first: as CSV, as OCSF events, or as the whole chain with its seals,
+        which anybody can verify who has the log's public key. Over gRPC the pieces of the file come one by one.
+        Refusals: INVALID_ARGUMENT for a chain with a filter.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyAuditLog(
+        self,
+        request: _audit_service_pb2.VerifyAuditLogRequest,
+        context: _aio.ServicerContext[_audit_service_pb2.VerifyAuditLogRequest, _abc.AsyncIterator[_audit_service_pb2.VerifyAuditLogResponse]],
+    ) -> _abc.AsyncIterator[_audit_service_pb2.VerifyAuditLogResponse]:
+        """Verify the chain of the caller's tenant, the checkpoints, and what was published of them. Progress comes as it goes;
+        the last message has the report.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAuditCheckpoints(
+        self,
+        request: _audit_service_pb2.ListAuditCheckpointsRequest,
+        context: _aio.ServicerContext[_audit_service_pb2.ListAuditCheckpointsRequest, _abc.Awaitable[_audit_service_pb2.ListAuditCheckpointsResponse]],
+    ) -> _abc.Awaitable[_audit_service_pb2.ListAuditCheckpointsResponse]:
+        """List the checkpoints of the box, newest first.
+        Refusals: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAuditKey(
+        self,
+        request: _audit_service_pb2.GetAuditKeyRequest,
+        context: _aio.ServicerContext[_audit_service_pb2.GetAuditKeyRequest, _abc.Awaitable[_audit_service_pb2.GetAuditKeyResponse]],
+    ) -> _abc.Awaitable[_audit_service_pb2.GetAuditKeyResponse]:
+        """Read the public half of the key that signs checkpoints."""
+
+    @_abc_1.abstractmethod
+    def EraseAuditUser(
+        self,
+        request: _audit_service_pb2.EraseAuditUserRequest,
+        context: _aio.ServicerContext[_audit_service_pb2.EraseAuditUserRequest, _abc.Awaitable[_audit_service_pb2.EraseAuditUserResponse]],
+    ) -> _abc.Awaitable[_audit_service_pb2.EraseAuditUserResponse]:
+        """Erase what the log knows of a user beside what they did: addresses, programs, payloads. That it was done stays on
+        record, and the chain stays valid. It cannot be undone.
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _aio.Server) -> None: ...

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class AuthServiceStub:
     """Signing in and out. An access token is a JWT of 15 minutes; a refresh token lives for 7 days and is good for one use: each
-    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief.
+    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief. Only the same
+    request sent again, with its request id, is answered again.
     """
 
     def __init__(self, channel):
@@ -90,7 +91,8 @@ class AuthServiceStub:
 
 class AuthServiceServicer:
     """Signing in and out. An access token is a JWT of 15 minutes; a refresh token lives for 7 days and is good for one use: each
-    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief.
+    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief. Only the same
+    request sent again, with its request id, is answered again.
     """
 
     def GetAuthStatus(self, request, context):
@@ -233,7 +235,8 @@ def add_AuthServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AuthService:
     """Signing in and out. An access token is a JWT of 15 minutes; a refresh token lives for 7 days and is good for one use: each
-    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief.
+    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief. Only the same
+    request sent again, with its request id, is answered again.
     """
 
     @staticmethod

@@ -14,7 +14,8 @@ GRPC_VERSION: str
 
 class AuthServiceStub:
     """Signing in and out. An access token is a JWT of 15 minutes; a refresh token lives for 7 days and is good for one use: each
-    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief.
+    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief. Only the same
+    request sent again, with its request id, is answered again.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -55,7 +56,8 @@ class AuthServiceStub:
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Signing in and out. An access token is a JWT of 15 minutes; a refresh token lives for 7 days and is good for one use: each
-    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief.
+    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief. Only the same
+    request sent again, with its request id, is answered again.
     """
 
     @_abc_1.abstractmethod

@@ -24,11 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from orginabox.audit.v1 import checkpoint_pb2 as orginabox_dot_audit_dot_v1_dot_checkpoint__pb2
+from orginabox.audit.v1 import damage_pb2 as orginabox_dot_audit_dot_v1_dot_damage__pb2
+from orginabox.audit.v1 import export_pb2 as orginabox_dot_audit_dot_v1_dot_export__pb2
 from orginabox.audit.v1 import record_pb2 as orginabox_dot_audit_dot_v1_dot_record__pb2
 from orginabox.options.v1 import options_pb2 as orginabox_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&orginabox/audit/v1/audit_service.proto\x12\x12orginabox.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1forginabox/audit/v1/record.proto\x1a\"orginabox/options/v1/options.proto\"Y\n\x14\x41ppendRecordsRequest\x12\x41\n\x07records\x18\x01 \x03(\x0b\x32\x1a.orginabox.audit.v1.RecordB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x07records\"3\n\x15\x41ppendRecordsResponse\x12\x1a\n\x08\x61ppended\x18\x01 \x01(\x05R\x08\x61ppended\"\xb6\x02\n\x12ListRecordsRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12 \n\x06\x61\x63tion\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x06\x61\x63tion\x12$\n\x07user_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x06userId\x12\x30\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x30\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05until\x12$\n\tpage_size\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"s\n\x13ListRecordsResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32\x1a.orginabox.audit.v1.RecordR\x07records\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x93\x02\n\x0c\x41uditService\x12\x92\x01\n\rAppendRecords\x12(.orginabox.audit.v1.AppendRecordsRequest\x1a).orginabox.audit.v1.AppendRecordsResponse\",\x8a\xb5\x18(\x08\x03\"\x03\x61pi\"\x07runtime\"\x07sandbox\"\x06worker\"\x05queue\x12n\n\x0bListRecords\x12&.orginabox.audit.v1.ListRecordsRequest\x1a\'.orginabox.audit.v1.ListRecordsResponse\"\x0e\x90\x02\x01\x8a\xb5\x18\x07\x08\x03\"\x03\x61pib\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&orginabox/audit/v1/audit_service.proto\x12\x12orginabox.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#orginabox/audit/v1/checkpoint.proto\x1a\x1forginabox/audit/v1/damage.proto\x1a\x1forginabox/audit/v1/export.proto\x1a\x1forginabox/audit/v1/record.proto\x1a\"orginabox/options/v1/options.proto\"Y\n\x14\x41ppendRecordsRequest\x12\x41\n\x07records\x18\x01 \x03(\x0b\x32\x1a.orginabox.audit.v1.RecordB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x07records\"3\n\x15\x41ppendRecordsResponse\x12\x1a\n\x08\x61ppended\x18\x01 \x01(\x05R\x08\x61ppended\"\xb6\x02\n\x12ListRecordsRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12 \n\x06\x61\x63tion\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x06\x61\x63tion\x12$\n\x07user_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x06userId\x12\x30\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x30\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05until\x12$\n\tpage_size\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"s\n\x13ListRecordsResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32\x1a.orginabox.audit.v1.RecordR\x07records\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xad\x02\n\x14\x45xportRecordsRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12\x42\n\x06\x66ormat\x18\x02 \x01(\x0e\x32 .orginabox.audit.v1.ExportFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x66ormat\x12 \n\x06\x61\x63tion\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x06\x61\x63tion\x12$\n\x07user_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x06userId\x12\x30\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x30\n\x05until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05until\"N\n\x15\x45xportRecordsResponse\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\"M\n\x10VerifyLogRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12\x12\n\x04\x66ull\x18\x02 \x01(\x08R\x04\x66ull\"\xad\x01\n\x11VerifyLogResponse\x12\x18\n\x07records\x18\x01 \x01(\x03R\x07records\x12\x12\n\x04\x64one\x18\x02 \x01(\x08R\x04\x64one\x12 \n\x0b\x63heckpoints\x18\x03 \x01(\x03R\x0b\x63heckpoints\x12\x12\n\x04size\x18\x04 \x01(\x03R\x04size\x12\x34\n\x07\x64\x61mages\x18\x05 \x03(\x0b\x32\x1a.orginabox.audit.v1.DamageR\x07\x64\x61mages\"g\n\x16ListCheckpointsRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x83\x01\n\x17ListCheckpointsResponse\x12@\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1e.orginabox.audit.v1.CheckpointR\x0b\x63heckpoints\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x0f\n\rGetKeyRequest\"/\n\x0eGetKeyResponse\x12\x1d\n\npublic_key\x18\x01 \x01(\tR\tpublicKey\"\\\n\x10\x45raseUserRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12!\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"+\n\x11\x45raseUserResponse\x12\x16\n\x06\x65rased\x18\x01 \x01(\x03R\x06\x65rased2\xb8\x06\n\x0c\x41uditService\x12\x92\x01\n\rAppendRecords\x12(.orginabox.audit.v1.AppendRecordsRequest\x1a).orginabox.audit.v1.AppendRecordsResponse\",\x8a\xb5\x18(\x08\x03\"\x03\x61pi\"\x07runtime\"\x07sandbox\"\x06worker\"\x05queue\x12n\n\x0bListRecords\x12&.orginabox.audit.v1.ListRecordsRequest\x1a\'.orginabox.audit.v1.ListRecordsResponse\"\x0e\x90\x02\x01\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12v\n\rExportRecords\x12(.orginabox.audit.v1.ExportRecordsRequest\x1a).orginabox.audit.v1.ExportRecordsResponse\"\x0e\x90\x02\x01\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi0\x01\x12g\n\tVerifyLog\x12$.orginabox.audit.v1.VerifyLogRequest\x1a%.orginabox.audit.v1.VerifyLogResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi0\x01\x12z\n\x0fListCheckpoints\x12*.orginabox.audit.v1.ListCheckpointsRequest\x1a+.orginabox.audit.v1.ListCheckpointsResponse\"\x0e\x90\x02\x01\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12_\n\x06GetKey\x12!.orginabox.audit.v1.GetKeyRequest\x1a\".orginabox.audit.v1.GetKeyResponse\"\x0e\x90\x02\x01\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12\x65\n\tEraseUser\x12$.orginabox.audit.v1.EraseUserRequest\x1a%.orginabox.audit.v1.EraseUserResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\"\x03\x61pib\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,18 +50,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRECORDSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTRECORDSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTRECORDSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_EXPORTRECORDSREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_EXPORTRECORDSREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_EXPORTRECORDSREQUEST'].fields_by_name['format']._loaded_options = None
+  _globals['_EXPORTRECORDSREQUEST'].fields_by_name['format']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_EXPORTRECORDSREQUEST'].fields_by_name['action']._loaded_options = None
+  _globals['_EXPORTRECORDSREQUEST'].fields_by_name['action']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_EXPORTRECORDSREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_EXPORTRECORDSREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_VERIFYLOGREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_VERIFYLOGREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_ERASEUSERREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_ERASEUSERREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_ERASEUSERREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_ERASEUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_AUDITSERVICE'].methods_by_name['AppendRecords']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['AppendRecords']._serialized_options = b'\212\265\030(\010\003\"\003api\"\007runtime\"\007sandbox\"\006worker\"\005queue'
   _globals['_AUDITSERVICE'].methods_by_name['ListRecords']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['ListRecords']._serialized_options = b'\220\002\001\212\265\030\007\010\003\"\003api'
-  _globals['_APPENDRECORDSREQUEST']._serialized_start=193
-  _globals['_APPENDRECORDSREQUEST']._serialized_end=282
-  _globals['_APPENDRECORDSRESPONSE']._serialized_start=284
-  _globals['_APPENDRECORDSRESPONSE']._serialized_end=335
-  _globals['_LISTRECORDSREQUEST']._serialized_start=338
-  _globals['_LISTRECORDSREQUEST']._serialized_end=648
-  _globals['_LISTRECORDSRESPONSE']._serialized_start=650
-  _globals['_LISTRECORDSRESPONSE']._serialized_end=765
-  _globals['_AUDITSERVICE']._serialized_start=768
-  _globals['_AUDITSERVICE']._serialized_end=1043
+  _globals['_AUDITSERVICE'].methods_by_name['ExportRecords']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['ExportRecords']._serialized_options = b'\220\002\001\212\265\030\007\010\003\"\003api'
+  _globals['_AUDITSERVICE'].methods_by_name['VerifyLog']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['VerifyLog']._serialized_options = b'\212\265\030\007\010\003\"\003api'
+  _globals['_AUDITSERVICE'].methods_by_name['ListCheckpoints']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['ListCheckpoints']._serialized_options = b'\220\002\001\212\265\030\007\010\003\"\003api'
+  _globals['_AUDITSERVICE'].methods_by_name['GetKey']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['GetKey']._serialized_options = b'\220\002\001\212\265\030\007\010\003\"\003api'
+  _globals['_AUDITSERVICE'].methods_by_name['EraseUser']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['EraseUser']._serialized_options = b'\212\265\030\007\010\003\"\003api'
+  _globals['_APPENDRECORDSREQUEST']._serialized_start=296
+  _globals['_APPENDRECORDSREQUEST']._serialized_end=385
+  _globals['_APPENDRECORDSRESPONSE']._serialized_start=387
+  _globals['_APPENDRECORDSRESPONSE']._serialized_end=438
+  _globals['_LISTRECORDSREQUEST']._serialized_start=441
+  _globals['_LISTRECORDSREQUEST']._serialized_end=751
+  _globals['_LISTRECORDSRESPONSE']._serialized_start=753
+  _globals['_LISTRECORDSRESPONSE']._serialized_end=868
+  _globals['_EXPORTRECORDSREQUEST']._serialized_start=871
+  _globals['_EXPORTRECORDSREQUEST']._serialized_end=1172
+  _globals['_EXPORTRECORDSRESPONSE']._serialized_start=1174
+  _globals['_EXPORTRECORDSRESPONSE']._serialized_end=1252
+  _globals['_VERIFYLOGREQUEST']._serialized_start=1254
+  _globals['_VERIFYLOGREQUEST']._serialized_end=1331
+  _globals['_VERIFYLOGRESPONSE']._serialized_start=1334
+  _globals['_VERIFYLOGRESPONSE']._serialized_end=1507
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1509
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1612
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1615
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1746
+  _globals['_GETKEYREQUEST']._serialized_start=1748
+  _globals['_GETKEYREQUEST']._serialized_end=1763
+  _globals['_GETKEYRESPONSE']._serialized_start=1765
+  _globals['_GETKEYRESPONSE']._serialized_end=1812
+  _globals['_ERASEUSERREQUEST']._serialized_start=1814
+  _globals['_ERASEUSERREQUEST']._serialized_end=1906
+  _globals['_ERASEUSERRESPONSE']._serialized_start=1908
+  _globals['_ERASEUSERRESPONSE']._serialized_end=1951
+  _globals['_AUDITSERVICE']._serialized_start=1954
+  _globals['_AUDITSERVICE']._serialized_end=2778
 # @@protoc_insertion_point(module_scope)

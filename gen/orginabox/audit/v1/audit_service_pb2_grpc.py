@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """The audit log. Services bring records from their outboxes, so that no action is without its record; records are never
-    changed.
+    """The audit log. Services bring records from their outboxes, so that no action is without its record; records are sealed
+    in a chain per tenant and never changed.
     """
 
     def __init__(self, channel):
@@ -46,11 +46,36 @@ class AuditServiceStub:
                 request_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListRecordsRequest.SerializeToString,
                 response_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListRecordsResponse.FromString,
                 _registered_method=True)
+        self.ExportRecords = channel.unary_stream(
+                '/orginabox.audit.v1.AuditService/ExportRecords',
+                request_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ExportRecordsRequest.SerializeToString,
+                response_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ExportRecordsResponse.FromString,
+                _registered_method=True)
+        self.VerifyLog = channel.unary_stream(
+                '/orginabox.audit.v1.AuditService/VerifyLog',
+                request_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogRequest.SerializeToString,
+                response_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogResponse.FromString,
+                _registered_method=True)
+        self.ListCheckpoints = channel.unary_unary(
+                '/orginabox.audit.v1.AuditService/ListCheckpoints',
+                request_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListCheckpointsRequest.SerializeToString,
+                response_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListCheckpointsResponse.FromString,
+                _registered_method=True)
+        self.GetKey = channel.unary_unary(
+                '/orginabox.audit.v1.AuditService/GetKey',
+                request_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.GetKeyRequest.SerializeToString,
+                response_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.GetKeyResponse.FromString,
+                _registered_method=True)
+        self.EraseUser = channel.unary_unary(
+                '/orginabox.audit.v1.AuditService/EraseUser',
+                request_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.EraseUserRequest.SerializeToString,
+                response_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.EraseUserResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
-    """The audit log. Services bring records from their outboxes, so that no action is without its record; records are never
-    changed.
+    """The audit log. Services bring records from their outboxes, so that no action is without its record; records are sealed
+    in a chain per tenant and never changed.
     """
 
     def AppendRecords(self, request, context):
@@ -69,6 +94,44 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportRecords(self, request, context):
+        """Write out a tenant's log, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyLog(self, request, context):
+        """Verify a tenant's chain, the checkpoints and what was published of them. Progress comes as it goes; the last message
+        has the report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCheckpoints(self, request, context):
+        """List checkpoints, newest first.
+        Refusals: PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKey(self, request, context):
+        """Read the public half of the key that signs checkpoints.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseUser(self, request, context):
+        """Erase what the log knows of a user beside what they did: addresses, programs, payloads. The chain stays valid, and a
+        record says that it was done. Doing it again erases what came since.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +145,31 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListRecordsRequest.FromString,
                     response_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListRecordsResponse.SerializeToString,
             ),
+            'ExportRecords': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportRecords,
+                    request_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ExportRecordsRequest.FromString,
+                    response_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ExportRecordsResponse.SerializeToString,
+            ),
+            'VerifyLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyLog,
+                    request_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogRequest.FromString,
+                    response_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogResponse.SerializeToString,
+            ),
+            'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCheckpoints,
+                    request_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListCheckpointsRequest.FromString,
+                    response_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListCheckpointsResponse.SerializeToString,
+            ),
+            'GetKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKey,
+                    request_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.GetKeyRequest.FromString,
+                    response_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.GetKeyResponse.SerializeToString,
+            ),
+            'EraseUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseUser,
+                    request_deserializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.EraseUserRequest.FromString,
+                    response_serializer=orginabox_dot_audit_dot_v1_dot_audit__service__pb2.EraseUserResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'orginabox.audit.v1.AuditService', rpc_method_handlers)
@@ -91,8 +179,8 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """The audit log. Services bring records from their outboxes, so that no action is without its record; records are never
-    changed.
+    """The audit log. Services bring records from their outboxes, so that no action is without its record; records are sealed
+    in a chain per tenant and never changed.
     """
 
     @staticmethod
@@ -139,6 +227,141 @@ class AuditService:
             '/orginabox.audit.v1.AuditService/ListRecords',
             orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListRecordsRequest.SerializeToString,
             orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orginabox.audit.v1.AuditService/ExportRecords',
+            orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ExportRecordsRequest.SerializeToString,
+            orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ExportRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orginabox.audit.v1.AuditService/VerifyLog',
+            orginabox_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogRequest.SerializeToString,
+            orginabox_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.audit.v1.AuditService/ListCheckpoints',
+            orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListCheckpointsRequest.SerializeToString,
+            orginabox_dot_audit_dot_v1_dot_audit__service__pb2.ListCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.audit.v1.AuditService/GetKey',
+            orginabox_dot_audit_dot_v1_dot_audit__service__pb2.GetKeyRequest.SerializeToString,
+            orginabox_dot_audit_dot_v1_dot_audit__service__pb2.GetKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.audit.v1.AuditService/EraseUser',
+            orginabox_dot_audit_dot_v1_dot_audit__service__pb2.EraseUserRequest.SerializeToString,
+            orginabox_dot_audit_dot_v1_dot_audit__service__pb2.EraseUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,8 +13,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """The audit log. Services bring records from their outboxes, so that no action is without its record; records are never
-    changed.
+    """The audit log. Services bring records from their outboxes, so that no action is without its record; records are sealed
+    in a chain per tenant and never changed.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -26,10 +26,26 @@ class AuditServiceStub:
     """List the records of a tenant, newest first.
     Refusals: PAGE_TOKEN_INVALID.
     """
+    ExportRecords: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ExportRecordsRequest, _audit_service_pb2.ExportRecordsResponse]
+    """Write out a tenant's log, oldest first."""
+    VerifyLog: _aio.UnaryStreamMultiCallable[_audit_service_pb2.VerifyLogRequest, _audit_service_pb2.VerifyLogResponse]
+    """Verify a tenant's chain, the checkpoints and what was published of them. Progress comes as it goes; the last message
+    has the report.
+    """
+    ListCheckpoints: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListCheckpointsRequest, _audit_service_pb2.ListCheckpointsResponse]
+    """List checkpoints, newest first.
+    Refusals: PAGE_TOKEN_INVALID.
+    """
+    GetKey: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetKeyRequest, _audit_service_pb2.GetKeyResponse]
+    """Read the public half of the key that signs checkpoints."""
+    EraseUser: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.EraseUserRequest, _audit_service_pb2.EraseUserResponse]
+    """Erase what the log knows of a user beside what they did: addresses, programs, payloads. The chain stays valid, and a
+    record says that it was done. Doing it again erases what came since.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The audit log. Services bring records from their outboxes, so that no action is without its record; records are never
-    changed.
+    """The audit log. Services bring records from their outboxes, so that no action is without its record; records are sealed
+    in a chain per tenant and never changed.
     """
 
     @_abc_1.abstractmethod
@@ -50,6 +66,52 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_audit_service_pb2.ListRecordsResponse]:
         """List the records of a tenant, newest first.
         Refusals: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportRecords(
+        self,
+        request: _audit_service_pb2.ExportRecordsRequest,
+        context: _aio.ServicerContext[_audit_service_pb2.ExportRecordsRequest, _abc.AsyncIterator[_audit_service_pb2.ExportRecordsResponse]],
+    ) -> _abc.AsyncIterator[_audit_service_pb2.ExportRecordsResponse]:
+        """Write out a tenant's log, oldest first."""
+
+    @_abc_1.abstractmethod
+    def VerifyLog(
+        self,
+        request: _audit_service_pb2.VerifyLogRequest,
+        context: _aio.ServicerContext[_audit_service_pb2.VerifyLogRequest, _abc.AsyncIterator[_audit_service_pb2.VerifyLogResponse]],
+    ) -> _abc.AsyncIterator[_audit_service_pb2.VerifyLogResponse]:
+        """Verify a tenant's chain, the checkpoints and what was published of them. Progress comes as it goes; the last message
+        has the report.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCheckpoints(
+        self,
+        request: _audit_service_pb2.ListCheckpointsRequest,
+        context: _aio.ServicerContext[_audit_service_pb2.ListCheckpointsRequest, _abc.Awaitable[_audit_service_pb2.ListCheckpointsResponse]],
+    ) -> _abc.Awaitable[_audit_service_pb2.ListCheckpointsResponse]:
+        """List checkpoints, newest first.
+        Refusals: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetKey(
+        self,
+        request: _audit_service_pb2.GetKeyRequest,
+        context: _aio.ServicerContext[_audit_service_pb2.GetKeyRequest, _abc.Awaitable[_audit_service_pb2.GetKeyResponse]],
+    ) -> _abc.Awaitable[_audit_service_pb2.GetKeyResponse]:
+        """Read the public half of the key that signs checkpoints."""
+
+    @_abc_1.abstractmethod
+    def EraseUser(
+        self,
+        request: _audit_service_pb2.EraseUserRequest,
+        context: _aio.ServicerContext[_audit_service_pb2.EraseUserRequest, _abc.Awaitable[_audit_service_pb2.EraseUserResponse]],
+    ) -> _abc.Awaitable[_audit_service_pb2.EraseUserResponse]:
+        """Erase what the log knows of a user beside what they did: addresses, programs, payloads. The chain stays valid, and a
+        record says that it was done. Doing it again erases what came since.
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _aio.Server) -> None: ...

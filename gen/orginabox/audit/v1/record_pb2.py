@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from orginabox.options.v1 import options_pb2 as orginabox_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1forginabox/audit/v1/record.proto\x12\x12orginabox.audit.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"orginabox/options/v1/options.proto\"\xe1\x03\n\x06Record\x12\x1b\n\trecord_id\x18\x01 \x01(\tR\x08recordId\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\x12\x1b\n\ttenant_id\x18\x03 \x01(\tR\x08tenantId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12\x14\n\x05\x61\x63tor\x18\x05 \x01(\tR\x05\x61\x63tor\x12\x16\n\x06\x61\x63tion\x18\x06 \x01(\tR\x06\x61\x63tion\x12\x16\n\x06target\x18\x07 \x01(\tR\x06target\x12\x1d\n\nsession_id\x18\x08 \x01(\tR\tsessionId\x12\x18\n\x07\x63hannel\x18\t \x01(\tR\x07\x63hannel\x12#\n\nip_address\x18\n \x01(\tB\x04\x90\xb5\x18\x01R\tipAddress\x12\x1d\n\nuser_agent\x18\x0b \x01(\tR\tuserAgent\x12\x35\n\x08\x64uration\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12\x31\n\x07payload\x18\r \x01(\x0b\x32\x17.google.protobuf.StructR\x07payload\x12;\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1forginabox/audit/v1/record.proto\x12\x12orginabox.audit.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"orginabox/options/v1/options.proto\"\x8d\x04\n\x06Record\x12\x1b\n\trecord_id\x18\x01 \x01(\tR\x08recordId\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\x12\x1b\n\ttenant_id\x18\x03 \x01(\tR\x08tenantId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12\x14\n\x05\x61\x63tor\x18\x05 \x01(\tR\x05\x61\x63tor\x12\x16\n\x06\x61\x63tion\x18\x06 \x01(\tR\x06\x61\x63tion\x12\x16\n\x06target\x18\x07 \x01(\tR\x06target\x12\x1d\n\nsession_id\x18\x08 \x01(\tR\tsessionId\x12\x18\n\x07\x63hannel\x18\t \x01(\tR\x07\x63hannel\x12#\n\nip_address\x18\n \x01(\tB\x04\x90\xb5\x18\x01R\tipAddress\x12\x1d\n\nuser_agent\x18\x0b \x01(\tR\tuserAgent\x12\x35\n\x08\x64uration\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12\x31\n\x07payload\x18\r \x01(\x0b\x32\x17.google.protobuf.StructR\x07payload\x12;\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x16\n\x06\x65rased\x18\x0f \x01(\x08R\x06\x65rased\x12\x12\n\x04hash\x18\x10 \x01(\x0cR\x04hashb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,5 +38,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORD'].fields_by_name['ip_address']._loaded_options = None
   _globals['_RECORD'].fields_by_name['ip_address']._serialized_options = b'\220\265\030\001'
   _globals['_RECORD']._serialized_start=187
-  _globals['_RECORD']._serialized_end=668
+  _globals['_RECORD']._serialized_end=712
 # @@protoc_insertion_point(module_scope)

@@ -21,8 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Record(_message.Message):
-    """One thing that somebody did, or asked for. A record is written before the act, so that no act is without one; what was
-    then refused is on record, too.
+    """One thing that somebody did, or was refused. A record is written in the transaction of the act, so that no act is
+    without one and no record tells of what was rolled back.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -41,6 +41,8 @@ class Record(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     record_id: _builtins.str
     """The record."""
     sequence: _builtins.int
@@ -50,7 +52,7 @@ class Record(_message.Message):
     user_id: _builtins.str
     """The user on whose behalf it was done."""
     actor: _builtins.str
-    """Who did it: `user:<id>`, `agent:<session id>` or `system`."""
+    """Who did it: `user:<id>`, `agent:<session id>`, `service:<name>`, `system` or `anonymous`."""
     action: _builtins.str
     """What was done, dotted, such as `agent.prompt`."""
     target: _builtins.str
@@ -63,6 +65,10 @@ class Record(_message.Message):
     """The address of the caller. Empty when it is not known."""
     user_agent: _builtins.str
     """The caller's program in its own words. Empty when it is not known."""
+    erased: _builtins.bool
+    """Whether its body was erased: address, program and payload, by an erasure or by its age."""
+    hash: _builtins.bytes
+    """The seal of the record in its tenant's chain: SHA-256 over the record before and this one."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """How long it took. Unset when it was not measured."""
@@ -92,10 +98,12 @@ class Record(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         payload: _struct_pb2.Struct | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        erased: _builtins.bool = ...,
+        hash: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "duration", b"duration", "payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "channel", b"channel", "create_time", b"create_time", "duration", b"duration", "ip_address", b"ip_address", "payload", b"payload", "record_id", b"record_id", "sequence", b"sequence", "session_id", b"session_id", "target", b"target", "tenant_id", b"tenant_id", "user_agent", b"user_agent", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "channel", b"channel", "create_time", b"create_time", "duration", b"duration", "erased", b"erased", "hash", b"hash", "ip_address", b"ip_address", "payload", b"payload", "record_id", b"record_id", "sequence", b"sequence", "session_id", b"session_id", "target", b"target", "tenant_id", b"tenant_id", "user_agent", b"user_agent", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -42,6 +42,11 @@ __all__ = (
     "DeleteRoleResponse",
     "DeleteSessionRequest",
     "DeleteSessionResponse",
+    "EraseAuditUserRequest",
+    "EraseAuditUserResponse",
+    "ExportAuditRecordsRequest",
+    "GetAuditKeyRequest",
+    "GetAuditKeyResponse",
     "GetAuthStatusRequest",
     "GetAuthStatusResponse",
     "GetHealthRequest",
@@ -72,6 +77,8 @@ __all__ = (
     "JobServiceStub",
     "ListApiTokensRequest",
     "ListApiTokensResponse",
+    "ListAuditCheckpointsRequest",
+    "ListAuditCheckpointsResponse",
     "ListAuditRecordsRequest",
     "ListAuditRecordsResponse",
     "ListIdentityProvidersRequest",
@@ -166,6 +173,8 @@ __all__ = (
     "UserRole",
     "UserServiceStub",
     "UserStatus",
+    "VerifyAuditLogRequest",
+    "VerifyAuditLogResponse",
 )
 
 import datetime
@@ -1122,6 +1131,104 @@ default_message_pool.register_message("orginabox.api.v1", "DeleteSessionResponse
 
 
 @dataclass(eq=False, repr=False)
+class EraseAuditUserRequest(betterproto2.Message):
+    """
+    Of whom to erase.
+    """
+
+    user_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The user.
+    """
+
+
+default_message_pool.register_message("orginabox.api.v1", "EraseAuditUserRequest", EraseAuditUserRequest)
+
+
+@dataclass(eq=False, repr=False)
+class EraseAuditUserResponse(betterproto2.Message):
+    """
+    What is about the user is erased.
+    """
+
+    erased: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Of how many records.
+    """
+
+
+default_message_pool.register_message("orginabox.api.v1", "EraseAuditUserResponse", EraseAuditUserResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ExportAuditRecordsRequest(betterproto2.Message):
+    """
+    What to download.
+    """
+
+    format: "__audit__v1__.ExportFormat" = betterproto2.field(
+        1, betterproto2.TYPE_ENUM, default_factory=lambda: __audit__v1__.ExportFormat(0)
+    )
+    """
+    In which form. Unspecified means CSV.
+    """
+
+    action: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Only this action, or, with a trailing `*`, every action that begins so: `agent.*`. Empty means all.
+    """
+
+    user_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Only what was done on behalf of this user. Empty means all.
+    """
+
+    since: "datetime.datetime | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only from this time on. Unset means from the first.
+    """
+
+    until: "datetime.datetime | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only before this time. Unset means to the last.
+    """
+
+
+default_message_pool.register_message("orginabox.api.v1", "ExportAuditRecordsRequest", ExportAuditRecordsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetAuditKeyRequest(betterproto2.Message):
+    """
+    Nothing to say.
+    """
+
+    pass
+
+
+default_message_pool.register_message("orginabox.api.v1", "GetAuditKeyRequest", GetAuditKeyRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetAuditKeyResponse(betterproto2.Message):
+    """
+    The public half of the log's key.
+    """
+
+    public_key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The key in the form of signed notes: `<origin>+<id>+<key in base64>`. Whoever has it can verify an export alone.
+    """
+
+
+default_message_pool.register_message("orginabox.api.v1", "GetAuditKeyResponse", GetAuditKeyResponse)
+
+
+@dataclass(eq=False, repr=False)
 class GetAuthStatusRequest(betterproto2.Message):
     """
     Asks how people sign in.
@@ -1608,6 +1715,46 @@ class ListApiTokensResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("orginabox.api.v1", "ListApiTokensResponse", ListApiTokensResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ListAuditCheckpointsRequest(betterproto2.Message):
+    """
+    Which checkpoints to list.
+    """
+
+    page_size: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
+    """
+    How many to return at most. 0 means 50; more than 500 counts as 500.
+    """
+
+    page_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The `next_page_token` of the page before. Empty means the first page.
+    """
+
+
+default_message_pool.register_message("orginabox.api.v1", "ListAuditCheckpointsRequest", ListAuditCheckpointsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListAuditCheckpointsResponse(betterproto2.Message):
+    """
+    A page of checkpoints.
+    """
+
+    checkpoints: "list[__audit__v1__.Checkpoint]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The checkpoints, newest first.
+    """
+
+    next_page_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The token of the next page. Empty means that this is the last.
+    """
+
+
+default_message_pool.register_message("orginabox.api.v1", "ListAuditCheckpointsResponse", ListAuditCheckpointsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -2451,6 +2598,12 @@ class RefreshTokensRequest(betterproto2.Message):
     refresh_token: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     The refresh token.
+    """
+
+    request_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Makes a repeat safe: when an answer is lost, the same token with the same id is answered alike for 10 minutes, until the
+    new refresh token is used. A UUID that nobody can guess; empty means none, and then a lost answer ends the sign-in.
     """
 
 
@@ -3600,6 +3753,56 @@ class UserRole(betterproto2.Message):
 default_message_pool.register_message("orginabox.api.v1", "UserRole", UserRole)
 
 
+@dataclass(eq=False, repr=False)
+class VerifyAuditLogRequest(betterproto2.Message):
+    """
+    What to verify.
+    """
+
+    full: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
+    """
+    Whether to begin at the first record, and not where the last verification ended.
+    """
+
+
+default_message_pool.register_message("orginabox.api.v1", "VerifyAuditLogRequest", VerifyAuditLogRequest)
+
+
+@dataclass(eq=False, repr=False)
+class VerifyAuditLogResponse(betterproto2.Message):
+    """
+    How far a verification is, and at its end what it found.
+    """
+
+    records: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    How many records were looked at so far.
+    """
+
+    done: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Whether this is the report, the last message. The fields below are empty before.
+    """
+
+    checkpoints: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    How many checkpoints were looked at.
+    """
+
+    size: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    How many records the newest checkpoint covers, of all tenants.
+    """
+
+    damages: "list[__audit__v1__.Damage]" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    What is wrong, the first first. Empty means that the log is whole.
+    """
+
+
+default_message_pool.register_message("orginabox.api.v1", "VerifyAuditLogResponse", VerifyAuditLogResponse)
+
+
 class ApiTokenServiceStub(betterproto2_grpclib.ServiceStub):
     """
     The caller's API tokens, for programs that act on their behalf. A token may do what its scopes say, and never more than its
@@ -3700,11 +3903,127 @@ class AuditServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def export_audit_records(
+        self,
+        message: "ExportAuditRecordsRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[___google__api__.HttpBody]":
+        """
+        Download the log of the caller's tenant, oldest first: as CSV, as OCSF events, or as the whole chain with its seals,
+        which anybody can verify who has the log's public key. Over gRPC the pieces of the file come one by one.
+        Refusals: INVALID_ARGUMENT for a chain with a filter.
+        """
+
+        async for response in self._unary_stream(
+            "/orginabox.api.v1.AuditService/ExportAuditRecords",
+            message,
+            ___google__api__.HttpBody,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+    async def verify_audit_log(
+        self,
+        message: "VerifyAuditLogRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[VerifyAuditLogResponse]":
+        """
+        Verify the chain of the caller's tenant, the checkpoints, and what was published of them. Progress comes as it goes;
+        the last message has the report.
+        """
+
+        async for response in self._unary_stream(
+            "/orginabox.api.v1.AuditService/VerifyAuditLog",
+            message,
+            VerifyAuditLogResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+    async def list_audit_checkpoints(
+        self,
+        message: "ListAuditCheckpointsRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListAuditCheckpointsResponse":
+        """
+        List the checkpoints of the box, newest first.
+        Refusals: PAGE_TOKEN_INVALID.
+        """
+
+        return await self._unary_unary(
+            "/orginabox.api.v1.AuditService/ListAuditCheckpoints",
+            message,
+            ListAuditCheckpointsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def get_audit_key(
+        self,
+        message: "GetAuditKeyRequest | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetAuditKeyResponse":
+        """
+        Read the public half of the key that signs checkpoints.
+        """
+
+        if message is None:
+            message = GetAuditKeyRequest()
+
+        return await self._unary_unary(
+            "/orginabox.api.v1.AuditService/GetAuditKey",
+            message,
+            GetAuditKeyResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def erase_audit_user(
+        self,
+        message: "EraseAuditUserRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "EraseAuditUserResponse":
+        """
+        Erase what the log knows of a user beside what they did: addresses, programs, payloads. That it was done stays on
+        record, and the chain stays valid. It cannot be undone.
+        """
+
+        return await self._unary_unary(
+            "/orginabox.api.v1.AuditService/EraseAuditUser",
+            message,
+            EraseAuditUserResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class AuthServiceStub(betterproto2_grpclib.ServiceStub):
     """
     Signing in and out. An access token is a JWT of 15 minutes; a refresh token lives for 7 days and is good for one use: each
-    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief.
+    use gives a new pair, and a second use of an old one ends the sign-in, since one of the two users is a thief. Only the same
+    request sent again, with its request id, is answered again.
     """
 
     async def get_auth_status(
@@ -5082,6 +5401,7 @@ class UserServiceStub(betterproto2_grpclib.ServiceStub):
         )
 
 
+from ....google import api as ___google__api__
 from ....google import protobuf as ___google__protobuf__
 from ...audit import v1 as __audit__v1__
 from ...errors import v1 as __errors__v1__

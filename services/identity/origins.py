@@ -1,0 +1,23 @@
+"""From where a call comes, as its metadata tell."""
+
+from collections.abc import Mapping
+
+from services.identity.sign_in import Origin
+from services.kit.interceptor import Context
+
+
+def origin_of(metadata: Mapping[str, str]) -> Origin:
+    """From where a call comes.
+
+    The address is the last of `x-forwarded-for`, the one that the edge has added: the client said what is before it.
+    """
+    return Origin(
+        channel=metadata.get("x-oiab-channel", "rest" if "x-envoy-original-path" in metadata else "grpc")[:32],
+        ip_address=metadata.get("x-forwarded-for", "").rpartition(",")[2].strip()[:64],
+        user_agent=metadata.get("user-agent", "")[:200],
+    )
+
+
+def origin_of_context(context: Context) -> Origin:
+    """From where the call of a public method comes, which has no caller."""
+    return origin_of({key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)})

@@ -1,0 +1,69 @@
+"""Where the transactions of identity come from."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from services.identity.news import News
+from services.identity.sign_in_store import SignInStore
+from services.kit import outbox
+from services.kit.outbox import Who, record
+from services.kit.postgres import Database, Transaction
+from services.kit.queries import load_queries
+
+SCHEMA = "identity"
+QUERIES = (
+    load_queries(Path(__file__).with_name("queries.sql"))
+    | load_queries(Path(__file__).with_name("sign_in_queries.sql"))
+    | outbox.QUERIES
+)
+
+
+class Store:
+    """Where transactions come from.
+
+    Attributes:
+        recorded: Set when there is something for the courier of audit records.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._hear: list[Callable[[News], None]] = []
+        self.recorded = asyncio.Event()
+
+    def on_news(self, hear: Callable[[News], None]) -> None:
+        """Let somebody of this process hear of every change once it is committed, before its caller is answered."""
+        self._hear.append(hear)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["StoreTransaction"]:
+        """Open a transaction: it commits when the block ends."""
+        async with self._database.transaction() as tx:
+            found = StoreTransaction(tx)
+            yield found
+        for news in found.news:
+            for hear in self._hear:
+                hear(news)
+        if found.recorded:
+            self.recorded.set()
+
+
+class StoreTransaction(SignInStore):
+    """One transaction on people and their sign-ins."""
+
+    def __init__(self, tx: Transaction) -> None:
+        super().__init__(tx)
+        self.recorded = False
+
+    async def record(self, action: str, target: str = "", *, who: Who | None = None, **payload: object) -> None:
+        """Put on record what is done in this transaction.
+
+        Args:
+            action: What is done, such as `auth.login`.
+            target: What it is done to: an id of ours.
+            who: Who does it. None means the caller.
+            payload: What else is known. It can be erased.
+        """
+        self.recorded = True
+        await record(self._tx, action, target, who=who, payload=payload)
