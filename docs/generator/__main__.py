@@ -1,15 +1,18 @@
 """Writes the reference pages, or with `--check` tells whether they are what they should be."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from docs.generator.commands import read_commands
 from docs.generator.contract import read_contract
+from docs.generator.openapi import make_openapi
 from docs.generator.pages import Subject, make_pages
 from docs.generator.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "pages" / "reference"
+OPENAPI = "openapi.json"
 
 
 def read_subject(root: Path = ROOT) -> Subject:
@@ -21,8 +24,9 @@ def read_subject(root: Path = ROOT) -> Subject:
 
 def main() -> int:
     """Write or check."""
-    pages = make_pages(read_subject())
-    there = {path.name: path.read_text() for path in REFERENCE.glob("*.md")}
+    subject = read_subject()
+    pages = make_pages(subject) | {OPENAPI: make_openapi(subject.contract, version("orginabox"))}
+    there = {path.name: path.read_text() for path in REFERENCE.iterdir()} if REFERENCE.is_dir() else {}
     if "--check" in sys.argv[1:]:
         stale = sorted(name for name in pages.keys() | there.keys() if pages.get(name) != there.get(name))
         for name in stale:

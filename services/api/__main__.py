@@ -38,11 +38,13 @@ from services.api.turn_handler import TurnHandler
 from services.api.turn_log_handler import TurnLogHandler
 from services.kit.channel import connect
 from services.kit.courier import AuditCourier
+from services.kit.gate import Gate
 from services.kit.identity import single_operator
 from services.kit.metrics import telling
 from services.kit.migrate import migrate
 from services.kit.postgres import Database
 from services.kit.server import run, serve
+from services.kit.user_token import hand_over
 
 SERVICES = (
     "orginabox.api.v1.SessionService",
@@ -83,16 +85,16 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
 
         background = [
-            asyncio.create_task(Dispatcher(store, queue).run()),
+            asyncio.create_task(Dispatcher(store, queue, sandboxes).run()),
             asyncio.create_task(AuditCourier(database.transaction, audits, store.recorded).run()),
             asyncio.create_task(Reaper(store, feeds, queue, sandboxes).run()),
             asyncio.create_task(Courier(store, sandboxes).run()),
             asyncio.create_task(neighbours.run(feeds.hear)),
             asyncio.create_task(LogKeeper(store, timedelta(settings.log_retention_days), mapping.answer_of).run()),
         ]
-        layers = [single_operator(settings.key())]
+        gate = Gate(single_operator(settings.key()), hand_over)
         with telling(settings.metrics_at("api")):
-            await serve(settings.address("api"), SERVICES, register, identity=identity, layers=layers, stop=stop)
+            await serve(settings.address("api"), SERVICES, register, identity=identity, gate=gate, stop=stop)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)

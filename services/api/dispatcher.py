@@ -1,7 +1,7 @@
-"""Sends the outbox on its way: jobs to Queue, each until it is confirmed.
+"""Sends the outbox on its way: jobs to Queue, deleted sessions to Sandbox, each until it is confirmed.
 
-What was just committed is sent at once; what a crash or a silent queue left behind is found every second. The queue
-knows each message by its own id, so that sending twice is harmless.
+What was just committed is sent at once; what a crash or a silent receiver left behind is found every second. All
+receivers know each message by its own id, so that sending twice is harmless.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from uuid import UUID
 
 import grpc
 from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc
+from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
 
 from services.api import inbox
 from services.api.outbox import Outgoing, Receiver
@@ -26,13 +27,21 @@ TURN_ATTEMPTS = 20
 class Dispatcher:
     """Sends the outbox on its way."""
 
-    def __init__(self, store: Store, queue: queue_service_pb2_grpc.QueueServiceStub) -> None:
+    def __init__(
+        self,
+        store: Store,
+        queue: queue_service_pb2_grpc.QueueServiceStub,
+        sandboxes: sandbox_service_pb2_grpc.SandboxServiceStub,
+    ) -> None:
         self._store = store
         self._queue = queue
+        self._sandboxes = sandboxes
 
     async def run(self) -> None:
         """Send for ever."""
-        await self._drain_for_ever(Receiver.QUEUE, self._enqueue)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._drain_for_ever(Receiver.QUEUE, self._enqueue))
+            tasks.create_task(self._drain_for_ever(Receiver.AGENT, self._forget))
 
     async def _drain_for_ever(self, receiver: Receiver, send: Callable[[list[Outgoing]], Awaitable[None]]) -> None:
         wanted = self._store.sent[receiver]
@@ -89,3 +98,13 @@ class Dispatcher:
             UUID(answer.job.job_id),
             message.number,
         )
+
+    async def _forget(self, waiting: list[Outgoing]) -> None:
+        for message in waiting:
+            await self._sandboxes.ForgetSession(
+                sandbox_service_pb2.ForgetSessionRequest(
+                    tenant_id=str(message.tenant_id), session_id=message.message["session_id"]
+                )
+            )
+            async with self._store.transaction() as tx:
+                await tx.delete_outbox([message.number])

@@ -73,6 +73,7 @@ async def delete_session(store: Store, caller: Caller, session_id: UUID) -> None
         if await tx.count_live_turns(session):
             raise SessionBusy(session_id)
         await tx.delete_session(caller, session_id)
+        await tx.send(outbox.forget(session.tenant_id, session_id))
         await record(tx, caller, "agent.session_delete", f"session:{session_id}", session_id)
 
 

@@ -9,10 +9,14 @@ from services.api.turn import Turn
 
 
 class Receiver(Enum):
-    """Who has to be told. What the sandbox has to be told is kept in a table of its own, and so is what Audit has."""
+    """Who has to be told.
+
+    What the sandbox has to be told of turns that run is kept in a table of its own, and so is what Audit has.
+    """
 
     QUEUE = "queue"
     SANDBOX = "sandbox"
+    AGENT = "agent"
 
 
 @dataclass(frozen=True)
@@ -32,3 +36,8 @@ def turn_job(turn: Turn, trace_parent: str) -> Outgoing:
         Receiver.QUEUE,
         {"turn_id": str(turn.id), "session_id": str(turn.session_id), "trace_parent": trace_parent},
     )
+
+
+def forget(tenant_id: UUID, session_id: UUID) -> Outgoing:
+    """Tell the sandbox to delete what the agent keeps of a session that was deleted."""
+    return Outgoing(tenant_id, Receiver.AGENT, {"session_id": str(session_id)})

@@ -41,7 +41,7 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
             mapping.model_from_proto(request.model),
             _optional_id(request.request_id),
         )
-        self._warm(caller())
+        self._warm(caller(), session.id)
         return pb.CreateSessionResponse(session_id=str(session.id), session=mapping.session_to_proto(session))
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
@@ -125,14 +125,16 @@ class SessionHandler(session_service_pb2_grpc.SessionServiceServicer):
             turn_id=str(prompted.turn.id), position=prompted.position, turn=mapping.turn_to_proto(prompted.turn)
         )
 
-    def _warm(self, owner: Caller) -> None:
-        """Start the owner's sandbox while they think of what to say; a cold one takes seconds."""
-        task = asyncio.create_task(self._claim(owner))
+    def _warm(self, owner: Caller, session_id: UUID) -> None:
+        """Have sandbox and agent ready while the owner thinks of what to say; a cold start takes seconds."""
+        task = asyncio.create_task(self._claim(owner, session_id))
         self._warming.add(task)
         task.add_done_callback(self._warming.discard)
 
-    async def _claim(self, owner: Caller) -> None:
-        request = sandbox_service_pb2.ClaimSandboxRequest(tenant_id=str(owner.tenant_id), user_id=str(owner.user_id))
+    async def _claim(self, owner: Caller, session_id: UUID) -> None:
+        request = sandbox_service_pb2.ClaimSandboxRequest(
+            tenant_id=str(owner.tenant_id), user_id=str(owner.user_id), session_id=str(session_id)
+        )
         try:
             await self._sandboxes.ClaimSandbox(request, timeout=WARM_SECONDS)
         except grpc.aio.AioRpcError as error:

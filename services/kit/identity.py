@@ -1,30 +1,23 @@
-"""Finds out who calls."""
+"""The single-operator mode: one key opens everything, and its holder is the operator."""
 
 import hmac
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-from orginabox.options.v1 import options_pb2
-
-from services.kit.caller import Caller, enter, leave
+from services.kit.caller import Caller
 from services.kit.errors import Unauthenticated
+from services.kit.gate import Call, Identify
 from services.kit.ids import DEFAULT_TENANT, OPERATOR
-from services.kit.interceptor import Call, Layer
+from services.kit.policy import permissions
 
 
-def single_operator(api_key: str) -> Layer:
-    """The layer of the single-operator mode: one key opens everything, and its holder is the operator.
+def single_operator(api_key: str) -> Identify:
+    """Knows the operator by the key of the box, and nobody else.
 
     Args:
         api_key: The key that callers bring as `Authorization: Bearer <key>`.
     """
     expected = f"Bearer {api_key}".encode()
 
-    @asynccontextmanager
-    async def layer(call: Call) -> AsyncIterator[None]:
-        if call.policy is None or call.policy.access != options_pb2.ACCESS_USER:
-            yield
-            return
+    async def identify(call: Call) -> Caller:
         given = call.metadata.get("authorization", "")
         if not given:
             raise Unauthenticated(
@@ -32,20 +25,29 @@ def single_operator(api_key: str) -> Layer:
             )
         if not hmac.compare_digest(given.encode(), expected):
             raise Unauthenticated("this is not the key of this box; `oiab status` says where it is")
-        token = enter(_operator(call.metadata))
-        try:
-            yield
-        finally:
-            leave(token)
+        return operator(call)
 
-    return layer
+    return identify
 
 
-def _operator(metadata: dict[str, str]) -> Caller:
+def operator(call: Call) -> Caller:
+    """The operator of the box as the caller of a call."""
     return Caller(
         tenant_id=DEFAULT_TENANT,
         user_id=OPERATOR,
-        channel=metadata.get("x-oiab-channel", "rest" if "x-envoy-original-path" in metadata else "grpc")[:32],
-        ip_address=metadata.get("x-forwarded-for", "").split(",", maxsplit=1)[0].strip()[:64],
-        user_agent=metadata.get("user-agent", "")[:200],
+        permissions=permissions(),
+        channel=channel_of(call),
+        ip_address=address_of(call),
+        user_agent=call.metadata.get("user-agent", "")[:200],
     )
+
+
+def channel_of(call: Call) -> str:
+    """By which way a call came."""
+    said = call.metadata.get("x-oiab-channel", "rest" if "x-envoy-original-path" in call.metadata else "grpc")
+    return said[:32]
+
+
+def address_of(call: Call) -> str:
+    """The address of the client, as the edge says it. Empty when it is not known."""
+    return call.metadata.get("x-forwarded-for", "").split(",", maxsplit=1)[0].strip()[:64]

@@ -1,43 +1,33 @@
-"""One interceptor for every call: a trace and a log line, who calls, is the request valid, and refusals to statuses.
+"""One interceptor for every call: a trace, who calls and may they, is the request valid, in which tenant does it act.
 
-What else a server needs stands around its handlers as layers. A layer is an async context manager over a `Call`; what
-it raises as a DomainError becomes the status of the call.
+They come in this order, and what is refused on the way becomes a status. What the contract says of a method decides
+(services/kit/gate.py); what it says of a field keeps secrets out of logs and answers.
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from uuid import UUID
 
 import grpc
 import protovalidate
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 from opentelemetry.trace import SpanKind
-from orginabox.options.v1 import options_pb2
 
-from services.kit import status, telemetry
-from services.kit.errors import DomainError
-from services.kit.policy import policy_of
+from services.kit import mesh, status, telemetry, tenancy
+from services.kit.caller import current
+from services.kit.errors import DomainError, PermissionDenied
+from services.kit.gate import Call, Gate
+from services.kit.policy import Access, Rule, rule_of
+from services.kit.redact import clear_input_only, redacted
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 _VALIDATOR = protovalidate.Validator()
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call on its way to the handler."""
-
-    method: str
-    policy: options_pb2.MethodPolicy | None
-    metadata: dict[str, str]
-    context: Context
-
-
-Layer = Callable[[Call], AbstractAsyncContextManager[None]]
 
 
 class InvalidRequest(Exception):
@@ -52,11 +42,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every method of a server.
 
     Args:
-        layers: What stands around the handlers of this server beside the trace and the refusals, outermost first.
+        gate: Lets calls in.
     """
 
-    def __init__(self, layers: Sequence[Layer] = ()) -> None:
-        self._layers = layers
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
 
     async def intercept_service(
         self,
@@ -72,14 +62,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _wrap(self, handler: Any, method: str) -> "grpc.RpcMethodHandler[Any, Any]":
         inner = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
+        rule = rule_of(method)
+
         async def answer(request: Any, context: Context) -> Any:
-            async with self._around(method, context):
-                return await shielded(inner(_checked(request, handler.request_streaming), context))
+            async with self._around(method, rule, context):
+                checked = _checked(request, handler.request_streaming)
+                _tell(method, request)
+                with tenancy.within(_scope(rule, request)):
+                    return _without_secrets(await shielded(inner(checked, context)))
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._around(method, context):
-                async for message in inner(_checked(request, handler.request_streaming), context):
-                    yield message
+            async with self._around(method, rule, context):
+                checked = _checked(request, handler.request_streaming)
+                with tenancy.within(_scope(rule, request)):
+                    async for message in inner(checked, context):
+                        yield _without_secrets(message)
 
         shapes: dict[tuple[bool, bool], Any] = {
             (False, False): grpc.unary_unary_rpc_method_handler,
@@ -95,22 +92,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return made
 
     @asynccontextmanager
-    async def _around(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def _around(self, method: str, rule: Rule, context: Context) -> AsyncIterator[None]:
         metadata = {
             key: value if isinstance(value, str) else value.decode(errors="replace")
             for key, value in context.invocation_metadata() or ()
             if not key.endswith("-bin")
         }
-        call = Call(method, policy_of(method), metadata, context)
+        call = Call(rule, method, metadata, mesh.peer_of(context), context)
         started = time.perf_counter()
         parent = metadata.get("traceparent", "")
         with telemetry.span(method.lstrip("/"), parent=parent, kind=SpanKind.SERVER):
             refused: status_pb2.Status | None = None
             cut = True
             try:
-                async with AsyncExitStack() as stack:
-                    for layer in self._layers:
-                        await stack.enter_async_context(layer(call))
+                async with self._gate.admitted(call):
                     yield
                 cut = False
             except Exception as error:  # noqa: BLE001 - whatever it is, none of it may reach the caller
@@ -152,6 +147,34 @@ async def _check_each(requests: AsyncIterator[Message]) -> AsyncIterator[Message
 def _check(request: Message) -> None:
     if violations := _VALIDATOR.collect_violations(request):
         raise InvalidRequest(violations)
+
+
+def _tell(method: str, request: Any) -> None:
+    """Log what is asked for, where somebody looks that closely."""
+    if isinstance(request, Message) and telemetry.log().is_enabled_for(logging.DEBUG):
+        telemetry.log().debug("call began", method=method, request=redacted(request))
+
+
+def _without_secrets(answer: Any) -> Any:
+    """An answer without what is for input only. One in the contract's bytes is a log's own, and holds none."""
+    if isinstance(answer, Message):
+        clear_input_only(answer)
+    return answer
+
+
+def _scope(rule: Rule, request: Any) -> tenancy.Scope:
+    """In which tenant a call acts: a user in theirs, a service in the one that its request names.
+
+    Raises:
+        PermissionDenied: A service acts for a user, and in another tenant than theirs.
+    """
+    somebody = current()
+    if rule.access is Access.INTERNAL and rule.names_tenant:
+        named = UUID(request.tenant_id)
+        if somebody is not None and somebody.tenant_id != named:
+            raise PermissionDenied("a user acts in their own tenant", permission="")
+        return named
+    return somebody.tenant_id if somebody is not None else tenancy.SYSTEM
 
 
 def _status_of(error: Exception, method: str) -> status_pb2.Status:

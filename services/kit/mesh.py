@@ -154,7 +154,8 @@ def own_identity() -> MeshIdentity:
 
 def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     """The name of the service that makes the current call, such as `worker`. Empty when it has proved none."""
-    return own_identity().peer_of(context)
+    serving = _SERVING.get(None)
+    return serving.peer_of(context) if serving else ""
 
 
 @lru_cache(maxsize=1024)

@@ -96,21 +96,7 @@ def permissions() -> frozenset[str]:
 @cache
 def sensitive_fields(message: Descriptor) -> frozenset[str]:
     """The names of a message's own fields that the contract calls secret or personal."""
-    return frozenset(
-        field.name for field in message.fields if field.GetOptions().Extensions[options_pb2.sensitive]
-    )
-
-
-OPEN_SERVICES = tuple(OTHERS)
-
-
-@cache
-def policy_of(method: str) -> options_pb2.MethodPolicy | None:
-    """The policy of `/package.Service/Method` as it stands in the contract, or None for somebody else's contract."""
-    service, _, name = method.lstrip("/").partition("/")
-    if service.startswith(OPEN_SERVICES):
-        return None
-    return descriptor_pool.Default().FindServiceByName(service).methods_by_name[name].GetOptions().Extensions[options_pb2.policy]
+    return frozenset(field.name for field in message.fields if field.GetOptions().Extensions[options_pb2.sensitive])
 
 
 def _read(method: MethodDescriptor) -> Rule:

@@ -13,9 +13,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.kit import telemetry
-from services.kit.interceptor import CallInterceptor, Layer
+from services.kit.gate import Gate
+from services.kit.interceptor import CallInterceptor
 from services.kit.mesh import MeshIdentity, serve_as
 from services.kit.policy import require_policies
+from services.kit.user_token import hand_over
 
 Register = Callable[[grpc.aio.Server], None]
 
@@ -41,7 +43,7 @@ async def serve(
     register: Register,
     *,
     identity: MeshIdentity,
-    layers: Sequence[Layer] = (),
+    gate: Gate | None = None,
     stop: asyncio.Event,
 ) -> None:
     """Serve until told to stop, then refuse new calls and give the running ones a moment to end.
@@ -51,10 +53,10 @@ async def serve(
         services: The full names of the services, for reflection, health and the check of their policies.
         register: Adds the handlers to the server.
         identity: Who serves. Clients have to prove who they are by a certificate of the same installation.
-        layers: What stands around every handler, outermost first.
+        gate: Lets calls in. Default: one for methods that services call, and no users.
         stop: Set when the server has to stop.
     """
-    server, checks = await build(services, register, layers)
+    server, checks = await build(services, register, gate or Gate(hand_over=hand_over))
     _clear_socket(address)
     server.add_secure_port(address, identity.server_credentials())
     serve_as(identity)
@@ -67,11 +69,11 @@ async def serve(
 
 
 async def build(
-    services: Sequence[str], register: Register, layers: Sequence[Layer] = ()
+    services: Sequence[str], register: Register, gate: Gate
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """A server that listens nowhere yet, and what answers for its health."""
     require_policies(services)
-    server = grpc.aio.server(interceptors=[CallInterceptor(layers)], options=OPTIONS)
+    server = grpc.aio.server(interceptors=[CallInterceptor(gate)], options=OPTIONS)
     register(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -14,6 +14,7 @@ from services.kit.postgres import Database
 from services.kit.server import run, serve
 from services.sandbox.bubblewrap import Bubblewrap
 from services.sandbox.fleet import Fleet, Place
+from services.sandbox.forgetting import Forgetting
 from services.sandbox.handler import SandboxHandler
 from services.sandbox.model_token import ModelTokens
 from services.sandbox.sandbox import Sandbox
@@ -42,18 +43,23 @@ async def serve_sandbox(settings: SandboxSettings, stop: asyncio.Event) -> None:
             report=partial(_keep, store),
         )
 
+        forgetting = Forgetting(store, fleet)
+
         def register(server: grpc.aio.Server) -> None:
-            handler = SandboxHandler(store, fleet, settings.patience())
+            handler = SandboxHandler(store, fleet, settings.patience(), forgetting)
             sandbox_service_pb2_grpc.add_SandboxServiceServicer_to_server(handler, server)
 
-        sweep = asyncio.create_task(fleet.sweep_for_ever())
-        ending = asyncio.create_task(_end_with(stop, fleet))
+        background = [
+            asyncio.create_task(fleet.sweep_for_ever()),
+            asyncio.create_task(forgetting.run()),
+            asyncio.create_task(_end_with(stop, fleet)),
+        ]
         try:
             await serve(settings.address("sandbox"), SERVICES, register, identity=identity, stop=stop)
         finally:
-            sweep.cancel()
-            ending.cancel()
-            await asyncio.gather(sweep, ending, return_exceptions=True)
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
             await fleet.stop_all()
 
 

@@ -25,18 +25,23 @@ from services.sandbox.event import (
     WrapUpAsked,
 )
 from services.sandbox.hub import Feed, Hub
-from services.sandbox.opencode import OpencodeError
+from services.sandbox.opencode import AgentUnreadable, OpencodeError
 from services.sandbox.patience import Patience, TurnClock
-from services.sandbox.run import PermissionNotFound, Run, TurnEnded
+from services.sandbox.run import Run, TurnEnded
 from services.sandbox.spans import TurnSpans
 from services.sandbox.steering import Steering, Voice
 from services.sandbox.translate import Translator
 
 _TICK = 0.25
 _MOMENTS = (0, 0.1, 0.3)
+_MOST_UNREADABLE = 3
 
 LOST = Failed("SANDBOX_LOST", "The sandbox ended while the turn ran. The session and its files are kept: ask again.")
 _NEVER_BEGAN = Failed("AGENT_ERROR", "The agent did not take up the turn.")
+_UNREADABLE = Failed(
+    "AGENT_ERROR",
+    "The agent gives answers that cannot be read. What it did is kept: ask again.",
+)
 _NOBODY_READ = Failed("AGENT_ERROR", "The turn said more than fits, and nobody read it.")
 _TOOK_TOO_LONG = Failed(
     "TURN_TIME_EXCEEDED",
@@ -85,6 +90,7 @@ class TurnDriver:
         self._heard_time = 0.0
         # A catch-up failed and has to be tried again.
         self._behind = False
+        self._unreadable = 0
         self._idle_time: float | None = None
         self._retry_time: float | None = None
         self._rate_limited = False
@@ -107,7 +113,7 @@ class TurnDriver:
         except OpencodeError as error:
             telemetry.log().warning("agent refused", turn_id=str(self._run.turn.id), status=error.status)
             await self._give_up()
-            terminal = _NEVER_BEGAN if error.status else LOST
+            terminal = _UNREADABLE if isinstance(error, AgentUnreadable) else _NEVER_BEGAN if error.status else LOST
         except Exception:  # noqa: BLE001 - a turn always ends with an event, whatever broke
             telemetry.log().exception("turn broke", turn_id=str(self._run.turn.id))
             await self._give_up()
@@ -148,12 +154,13 @@ class TurnDriver:
 
         Raises:
             PermissionNotFound: The turn does not wait for it.
+            PermissionTimeout: It did, for too long.
         """
         async with self._replying:
             if self._run.replies.get(permission_id) is reply:
                 return
             if self._run.ended or permission_id not in self._translator.pending_permissions:
-                raise PermissionNotFound("the turn does not wait for this permission", permissionId=permission_id)
+                raise self._run.no_such_permission(permission_id)
             await self._answer(permission_id, reply, message)
             self._run.replies[permission_id] = reply
 
@@ -322,9 +329,7 @@ class TurnDriver:
                 del self._replies[permission_id]
             if not error.status:
                 raise
-            raise PermissionNotFound(
-                "the turn does not wait for this permission", permissionId=permission_id
-            ) from error
+            raise self._run.no_such_permission(permission_id) from error
 
     async def _stop_agent(self) -> None:
         self._abort_calls += 1
@@ -347,10 +352,11 @@ class TurnDriver:
             asked = await self._agent.permissions()
             messages = await self._agent.messages(self._session_id)
         except OpencodeError as error:
-            telemetry.log().info("agent could not be asked", status=error.status)
+            telemetry.log().info("agent could not be asked", status=error.status, cause=str(error))
             self._behind = True
+            self._count_unreadable(error)
             return
-        self._behind = False
+        self._behind, self._unreadable = False, 0
         with self._translator.catching_up():
             for message in messages:
                 await self._hear(said_by.MessageChanged(info=message.info))
@@ -359,6 +365,13 @@ class TurnDriver:
         await self._catch_up_permissions(asked)
         if self._session_id not in busy and self._translator.begun:
             await self._hear(said_by.SessionIdle(sessionID=self._session_id))
+
+    def _count_unreadable(self, error: OpencodeError) -> None:
+        """An agent that cannot be reached may come back. One whose answers cannot be read will not get better."""
+        if isinstance(error, AgentUnreadable):
+            self._unreadable += 1
+            if self._unreadable > _MOST_UNREADABLE:
+                raise error
 
     async def _catch_up_permissions(self, asked: Sequence[said_by.PermissionRequested]) -> None:
         for permission in asked:

@@ -73,6 +73,10 @@ class Fleet:
         live = self._live.get(sandbox_id)
         return live if live and not live.ended.is_set() else None
 
+    def running(self) -> list[Live]:
+        """The sandboxes whose processes run."""
+        return [live for live in self._live.values() if not live.ended.is_set()]
+
     async def ensure(self, sandbox: Sandbox) -> Live:
         """The running sandbox. It is started when it does not run, and again when a new bundle waits for it.
 
@@ -204,6 +208,11 @@ class Fleet:
             await self.report(replace(sandbox, state=SandboxState.STOPPED, runtime_revision=""))
         except DomainError as error:
             telemetry.log().warning("state of a sandbox was not kept", sandbox_id=str(sandbox.id), reason=error.reason)
+
+    def forget_runs_of(self, session_id: UUID) -> None:
+        """Forget the runs of a session that have ended."""
+        for run in [run for run in self.runs.values() if run.ended and run.turn.session_id == session_id]:
+            del self.runs[run.turn.id]
 
     def _forget_runs(self) -> None:
         """Forget what ended long ago, and more of it when there is too much."""

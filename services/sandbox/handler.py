@@ -10,6 +10,7 @@ from services.kit.interceptor import Context
 from services.kit.pages import page_cursor, page_size, page_token
 from services.sandbox import mapping, operations
 from services.sandbox.fleet import Fleet
+from services.sandbox.forgetting import Forgetting
 from services.sandbox.patience import Patience
 from services.sandbox.store import Store
 
@@ -17,16 +18,22 @@ from services.sandbox.store import Store
 class SandboxHandler(sandbox_service_pb2_grpc.SandboxServiceServicer):
     """Sandboxes and the turns that run in them."""
 
-    def __init__(self, store: Store, fleet: Fleet, patience: Patience) -> None:
+    def __init__(self, store: Store, fleet: Fleet, patience: Patience, forgetting: Forgetting) -> None:
         self._store = store
         self._fleet = fleet
         self._patience = patience
+        self._forgetting = forgetting
 
     async def ClaimSandbox(self, request: pb.ClaimSandboxRequest, context: Context) -> pb.ClaimSandboxResponse:
+        session = UUID(request.session_id) if request.session_id else None
         sandbox = await operations.claim_sandbox(
-            self._store, self._fleet, UUID(request.tenant_id), UUID(request.user_id)
+            self._store, self._fleet, UUID(request.tenant_id), UUID(request.user_id), session
         )
         return pb.ClaimSandboxResponse(sandbox=mapping.sandbox_to_proto(sandbox))
+
+    async def ForgetSession(self, request: pb.ForgetSessionRequest, context: Context) -> pb.ForgetSessionResponse:
+        await self._forgetting.forget(UUID(request.tenant_id), UUID(request.session_id))
+        return pb.ForgetSessionResponse()
 
     async def GetSandbox(self, request: pb.GetSandboxRequest, context: Context) -> pb.GetSandboxResponse:
         sandbox = await operations.get_sandbox(self._store, UUID(request.tenant_id), UUID(request.sandbox_id))

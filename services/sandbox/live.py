@@ -34,8 +34,8 @@ class Live:
     process: Process
     agent: Opencode
     hub: Hub
-    # The agent's names of our sessions, as far as it was asked.
-    sessions: dict[UUID, str] = field(default_factory=dict)
+    # The agent's names of our sessions, as far as it was asked; each is asked for by one task.
+    sessions: dict[UUID, asyncio.Task[str]] = field(default_factory=dict)
     last_used: float = field(default_factory=time.monotonic)
     active: dict[UUID, Active] = field(default_factory=dict)
     ended: asyncio.Event = field(default_factory=asyncio.Event)

@@ -7,9 +7,10 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
+from pydantic import ValidationError
 
 from services.sandbox.agent_events import AgentEvent, Message, PermissionRequested, SessionInfo, each, parse_event
 from services.sandbox.agent_ids import part_id
@@ -20,6 +21,7 @@ USER_NAME = "opencode"
 _TIMEOUT = httpx.Timeout(30, connect=5)
 _LINE_LIMIT = 16 * 2**20
 _MESSAGE_PAGE = 100
+ShapeT = TypeVar("ShapeT", list[Any], dict[str, Any])
 
 
 class OpencodeError(Exception):
@@ -28,6 +30,10 @@ class OpencodeError(Exception):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+
+class AgentUnreadable(OpencodeError):
+    """The server answered, but not with what it answers: no JSON, or JSON of another shape."""
 
 
 class Opencode:
@@ -48,7 +54,11 @@ class Opencode:
 
     async def create_session(self, title: str) -> str:
         """Make a session. It has a title so that no model is asked for one."""
-        return SessionInfo.model_validate_json(await self._post("/session", {"title": title})).id
+        answer = await self._post("/session", {"title": title})
+        try:
+            return SessionInfo.model_validate_json(answer).id
+        except ValidationError as error:
+            raise AgentUnreadable("the agent made a session without a name") from error
 
     async def has_session(self, session_id: str) -> bool:
         """Whether the server still knows a session. It answers 500 for one that it does not."""
@@ -59,6 +69,14 @@ class Opencode:
                 return False
             raise
         return True
+
+    async def delete_session(self, session_id: str) -> None:
+        """Delete a session with all that was said in it, and those of its sub-agents. One that is gone stays so."""
+        try:
+            await self._call("DELETE", f"/session/{session_id}")
+        except OpencodeError as error:
+            if not error.status or await self.has_session(session_id):
+                raise
 
     async def prompt(self, session_id: str, message_id: str, text: str, model: Model, agent: str) -> None:
         """Say something in a session, whether something runs in it or not. Saying it again changes nothing.
@@ -93,16 +111,20 @@ class Opencode:
     async def messages(self, session_id: str) -> Sequence[Message]:
         """The newest messages of a session, oldest first."""
         path = f"/session/{session_id}/message?limit={_MESSAGE_PAGE}"
-        return each(Message, json.loads(await self._call("GET", path)))
+        return each(Message, _read(list, await self._call("GET", path)))
 
     async def permissions(self) -> Sequence[PermissionRequested]:
         """What the agents wait for."""
-        return each(PermissionRequested, json.loads(await self._call("GET", "/permission")))
+        return each(PermissionRequested, _read(list, await self._call("GET", "/permission")))
 
     async def busy_sessions(self) -> set[str]:
         """The sessions in which something runs."""
-        statuses: dict[str, Any] = json.loads(await self._call("GET", "/session/status"))
-        return {session for session, status in statuses.items() if status.get("type") != "idle"}
+        statuses = _read(dict, await self._call("GET", "/session/status"))
+        return {
+            session
+            for session, status in statuses.items()
+            if not (isinstance(status, dict) and status.get("type") == "idle")
+        }
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[AgentEvent]]:
@@ -124,6 +146,17 @@ class Opencode:
         if response.is_error:
             raise OpencodeError(f"{method} was refused by the agent", response.status_code)
         return response.content
+
+
+def _read(shape: type[ShapeT], answer: bytes) -> ShapeT:
+    """An answer of a shape."""
+    try:
+        read = json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        raise AgentUnreadable("the agent answered no JSON") from error
+    if not isinstance(read, shape):
+        raise AgentUnreadable("the agent answered JSON of another shape")
+    return read
 
 
 async def _read_events(response: httpx.Response) -> AsyncIterator[AgentEvent]:

@@ -4,25 +4,31 @@ import asyncio
 from uuid import UUID
 
 from services.kit.errors import ServiceUnavailable
+from services.sandbox.agent_sessions import agent_session, prepare_session
 from services.sandbox.driving import TurnDriver
 from services.sandbox.event import Failed, Reply, Started
 from services.sandbox.fleet import Fleet
 from services.sandbox.live import Live
 from services.sandbox.opencode import OpencodeError
 from services.sandbox.patience import Patience
-from services.sandbox.run import PermissionNotFound, Run, RunLost, SessionBusy, Turn, TurnEnded
-from services.sandbox.sandbox import RuntimeNotApplied, Sandbox, SandboxStartFailed
+from services.sandbox.run import Run, RunLost, SessionBusy, Turn, TurnEnded
+from services.sandbox.sandbox import RuntimeNotApplied, Sandbox
 from services.sandbox.steering import Voice
 from services.sandbox.store import Store
 
 _UNKNOWN_MODEL = Failed("MODEL_NOT_FOUND", "The applied runtime does not know this model. Choose one of its models.")
 
 
-async def claim_sandbox(store: Store, fleet: Fleet, tenant_id: UUID, user_id: UUID) -> Sandbox:
-    """The user's sandbox, running."""
+async def claim_sandbox(
+    store: Store, fleet: Fleet, tenant_id: UUID, user_id: UUID, session_id: UUID | None = None
+) -> Sandbox:
+    """The user's sandbox, running. The agent is told in the background of a session that will soon have a turn."""
     async with store.transaction() as tx:
         sandbox = await tx.find_or_create_sandbox(tenant_id, user_id)
-    return (await fleet.ensure(sandbox)).sandbox
+    live = await fleet.ensure(sandbox)
+    if session_id:
+        prepare_session(store, live, session_id)
+    return live.sandbox
 
 
 async def get_sandbox(store: Store, tenant_id: UUID, sandbox_id: UUID) -> Sandbox:
@@ -86,7 +92,7 @@ async def reply_permission(fleet: Fleet, turn_id: UUID, permission_id: str, repl
         return
     driver = _driver(fleet, run)
     if driver is None:
-        raise PermissionNotFound("the turn does not wait for this permission", permissionId=permission_id)
+        raise run.no_such_permission(permission_id)
     try:
         await driver.reply(permission_id, reply, message)
     except OpencodeError as error:
@@ -131,7 +137,7 @@ async def _drive(store: Store, fleet: Fleet, live: Live, patience: Patience, run
     if model is None:
         raise RuntimeNotApplied("the applied runtime has no model; add a provider and apply: oiab provider add")
     known = live.bundle.has(model)
-    session = await _agent_session(store, live, turn) if known else ""
+    session = await agent_session(store, live, turn.session_id) if known else ""
     # The last thing that can go wrong: from here on the turn has run, and ends with an event of its own.
     await _note_beginning(store, fleet, turn)
     run.append(Started(model.provider_id, model.model_id))
@@ -154,20 +160,3 @@ async def _note_beginning(store: Store, fleet: Fleet, turn: Turn) -> None:
     if not first and turn.id not in fleet.unsure:
         raise RunLost("this turn ran before, and its run is not known any more", turnId=turn.id)
     fleet.unsure.discard(turn.id)
-
-
-async def _agent_session(store: Store, live: Live, turn: Turn) -> str:
-    """The agent's name of our session. A new one when the agent does not know it: its volume may have been replaced."""
-    if session := live.sessions.get(turn.session_id):
-        return session
-    async with store.transaction() as tx:
-        session = await tx.find_agent_session(turn.tenant_id, turn.session_id, turn.sandbox_id)
-    try:
-        if session is None or not await live.agent.has_session(session):
-            session = await live.agent.create_session(f"Session {turn.session_id}")
-    except OpencodeError as error:
-        raise SandboxStartFailed("the agent does not answer", sandboxId=turn.sandbox_id) from error
-    async with store.transaction() as tx:
-        await tx.save_agent_session(turn.tenant_id, turn.session_id, turn.sandbox_id, session)
-    live.sessions[turn.session_id] = session
-    return session

@@ -44,9 +44,24 @@ DELETE FROM run WHERE create_time < now() - interval '30 days';
 -- name: find_agent_session
 SELECT agent_session
 FROM agent_session
-WHERE tenant_id = %(tenant)s::uuid AND session_id = %(session)s::uuid AND sandbox_id = %(sandbox)s::uuid;
+WHERE tenant_id = %(tenant)s::uuid AND session_id = %(session)s::uuid AND sandbox_id = %(sandbox)s::uuid
+  AND NOT forgotten;
 
 -- name: save_agent_session
 INSERT INTO agent_session (session_id, tenant_id, sandbox_id, agent_session)
 VALUES (%(session)s::uuid, %(tenant)s::uuid, %(sandbox)s::uuid, %(agent_session)s::text)
 ON CONFLICT (session_id, sandbox_id) DO UPDATE SET agent_session = excluded.agent_session;
+
+-- name: forget_agent_session
+UPDATE agent_session SET forgotten = true WHERE tenant_id = %(tenant)s::uuid AND session_id = %(session)s::uuid;
+
+-- name: list_forgotten
+-- Of every tenant, but only where a sandbox runs.
+SELECT sandbox_id, session_id, agent_session
+FROM agent_session
+WHERE forgotten AND sandbox_id = ANY(%(sandboxes)s::uuid[])
+LIMIT 200;
+
+-- name: delete_agent_session
+DELETE FROM agent_session
+WHERE session_id = %(session)s::uuid AND sandbox_id = %(sandbox)s::uuid AND forgotten;

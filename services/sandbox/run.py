@@ -59,6 +59,13 @@ class PermissionNotFound(DomainError):
     reason = "PERMISSION_NOT_FOUND"
 
 
+class PermissionTimeout(DomainError):
+    """Nobody answered in time, so the run went on without the permission. Nobody has refused it."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "PERMISSION_TIMEOUT"
+
+
 @dataclass(frozen=True)
 class Model:
     """A model of a provider."""
@@ -112,6 +119,7 @@ class Run:
         self._handed_out = 0
         self._refusal: Exception | None = None
         self._asked: set[str] = set()
+        self._expired: set[str] = set()
         self._changed = asyncio.Event()
         self._begun = asyncio.Event()
 
@@ -148,13 +156,23 @@ class Run:
         match event:
             case PermissionAsked():
                 self._asked.add(event.permission_id)
-            case PermissionReplied() | PermissionExpired():
+            case PermissionReplied():
                 self._asked.discard(event.permission_id)
+            case PermissionExpired():
+                self._asked.discard(event.permission_id)
+                self._expired.add(event.permission_id)
             case Completed() | Failed() | Aborted():
                 self.end_time = time
         self._forget()
         self._begun.set()
         self._wake()
+
+    def no_such_permission(self, permission_id: str) -> DomainError:
+        """What to tell somebody who answers a permission that the run does not wait for."""
+        if permission_id in self._expired:
+            message = "nobody answered in time, and the turn went on without it; say what you want in a prompt"
+            return PermissionTimeout(message, permissionId=permission_id)
+        return PermissionNotFound("the turn does not wait for this permission", permissionId=permission_id)
 
     def refuse(self, refusal: Exception) -> None:
         """Tell every reader that the run did not begin."""

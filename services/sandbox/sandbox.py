@@ -30,6 +30,15 @@ class Sandbox:
     start_time: datetime | None = None
 
 
+@dataclass(frozen=True)
+class Forgotten:
+    """A session that was deleted, and what the agent in a sandbox calls it."""
+
+    sandbox_id: UUID
+    session_id: UUID
+    agent_session: str
+
+
 class SandboxNotFound(DomainError):
     """No sandbox of the tenant has this id."""
 

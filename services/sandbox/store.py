@@ -1,6 +1,6 @@
 """Sandboxes, agent sessions and runs in PostgreSQL."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
@@ -10,7 +10,7 @@ from services.kit.postgres import Database, Row
 from services.kit.postgres import Transaction as SqlTransaction
 from services.kit.queries import load_queries
 from services.sandbox.run import Turn
-from services.sandbox.sandbox import Sandbox, SandboxNotFound, SandboxState
+from services.sandbox.sandbox import Forgotten, Sandbox, SandboxNotFound, SandboxState
 
 QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
 
@@ -77,6 +77,19 @@ class Transaction:
         await self._sql.run(
             "save_agent_session", tenant=tenant_id, session=session_id, sandbox=sandbox_id, agent_session=agent_session
         )
+
+    async def forget_agent_session(self, tenant_id: UUID, session_id: UUID) -> None:
+        """Note that what agents keep of a session is to be deleted."""
+        await self._sql.run("forget_agent_session", tenant=tenant_id, session=session_id)
+
+    async def list_forgotten(self, sandboxes: Sequence[UUID]) -> list[Forgotten]:
+        """What is to be deleted in some sandboxes."""
+        rows = await self._sql.many("list_forgotten", sandboxes=list(sandboxes))
+        return [Forgotten(row["sandbox_id"], row["session_id"], row["agent_session"]) for row in rows]
+
+    async def delete_agent_session(self, forgotten: Forgotten) -> None:
+        """Nothing is left of it."""
+        await self._sql.run("delete_agent_session", session=forgotten.session_id, sandbox=forgotten.sandbox_id)
 
 
 class Store:

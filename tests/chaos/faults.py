@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,13 @@ from pathlib import Path
 import psutil
 import psycopg
 
+from tests.chaos.account import Account
+from tests.chaos.clock import wrong_clock
+from tests.chaos.jobs import JobLoad
 from tests.chaos.ledger import Ledger
 from tests.chaos.relay import Relay
+from tests.chaos.replica import Replica, environment
+from tests.chaos.stale import Stale
 from tests.e2e.mesh import ROOT, Box
 
 LEASE_SECONDS = 15.0
@@ -26,37 +31,12 @@ SILENCE_SECONDS = 30.0
 RETURN_SECONDS = 30.0
 
 
-class Replica:
-    """A second process of a service, which the supervisor knows nothing of."""
+@dataclass(frozen=True)
+class Dice:
+    """What is thrown for. The plan has dice of its own: how often the load throws is up to the clock."""
 
-    def __init__(self, box: Box, service: str, addresses: Mapping[str, str]) -> None:
-        self._box = box
-        self._service = service
-        self._env = environment(box.pid(service)) | dict(addresses)
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Start it."""
-        with (self._box.home / "logs" / f"{self._service}-2.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *("setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", f"services.{self._service}"),
-                cwd=ROOT,
-                env=self._env,
-                stdout=log,
-                stderr=log,
-            )
-
-    async def kill(self) -> None:
-        """Kill -9 it."""
-        if self._process:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        if self._process:
-            self._process.send_signal(number)
+    plan: random.Random
+    load: random.Random
 
 
 @dataclass
@@ -71,8 +51,9 @@ class Hurt:
     partition: tuple[Relay, ...]
     queue: Replica
     worker: Replica
+    jobs: JobLoad
+    stale: Stale
     queue_address: str
-    second_queue_address: str
     standing: set[str] = field(default_factory=set)
 
     # ---- kills
@@ -95,9 +76,15 @@ class Hurt:
 
     async def kill_agent(self) -> None:
         """Kill -9 opencode in its sandbox."""
-        with suppress(AssertionError, psutil.Error, StopIteration):
-            await asyncio.to_thread(self.box.kill_sandbox)
+        if await asyncio.to_thread(self._kill_agent):
             self.ledger.fault("kill -9 opencode")
+
+    def _kill_agent(self) -> bool:
+        # A StopIteration that left the thread would leave its caller waiting for ever.
+        with suppress(AssertionError, psutil.Error, StopIteration):
+            self.box.kill_sandbox()
+            return True
+        return False
 
     async def kill_second_worker(self) -> None:
         """Kill -9 the worker that the supervisor does not know."""
@@ -161,6 +148,34 @@ class Hurt:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
+    async def stop_skewed_worker(self, *, at_once: bool = False) -> None:
+        """Stop workers whose clocks are minutes off, until others have their work; then they wake up, stale.
+
+        Args:
+            at_once: Whether the queue hears at once that they are gone, or has to find out.
+        """
+        minutes = self.rng.choice((-1, 1)) * self.rng.randint(2, 9)
+        self.ledger.fault(f"SIGSTOP of a worker whose clock is {'behind' if minutes < 0 else 'ahead'}")
+        await asyncio.gather(
+            self.stale.run(minutes, at_once=at_once), self._skew_second_worker(minutes, at_once=at_once)
+        )
+
+    async def _skew_second_worker(self, minutes: int, *, at_once: bool) -> None:
+        self.standing.add("second worker")
+        await self.worker.kill()
+        await self.worker.start(wrong_clock(minutes))
+        await asyncio.sleep(4)  # it has turns by then
+        self.worker.signal(signal.SIGSTOP)
+        if at_once:
+            for relay in self.partition:
+                relay.cut()
+        await asyncio.sleep(4 if at_once else SILENCE_SECONDS + 8)
+        self.worker.signal(signal.SIGCONT)
+        await asyncio.sleep(4)
+        await self.worker.kill()
+        await self.worker.start()
+        self.standing.discard("second worker")
+
     # ---- the network
 
     async def cut_clients(self) -> None:
@@ -192,7 +207,7 @@ class Hurt:
         """Refuse NOTIFY to everybody for a while: hints are lost, and the loops have to look by themselves."""
         if await self._administer("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) FROM PUBLIC"):
             self.ledger.fault("NOTIFY disabled")
-        await asyncio.sleep(8)
+        await asyncio.gather(self.jobs.without_notify(), asyncio.sleep(8))
         await self.enable_notify()
 
     async def enable_notify(self) -> None:
@@ -251,7 +266,7 @@ class Hurt:
 
 
 @asynccontextmanager
-async def hurting(box: Box, ledger: Ledger, rng: random.Random, database: str, port: int) -> AsyncIterator[Hurt]:
+async def hurting(box: Box, account: Account, dice: Dice, database: str, port: int) -> AsyncIterator[Hurt]:
     """What faults need: a relay before the edge, and second replicas of queue and worker behind relays."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oiab-c-")))
@@ -273,28 +288,25 @@ async def hurting(box: Box, ledger: Ledger, rng: random.Random, database: str, p
             {f"OIAB_{name.upper()}_ADDRESS": f"unix://{folder / name}.sock" for name in sockets}
             | {"OIAB_WORKER_ADDRESS": f"unix://{folder}/worker-2.sock", "OIAB_WORKER_ID": "chaos-2"},
         )
+        stale = await stack.enter_async_context(Relay.unix(folder / "stale.sock", sockets["queue"]))
+        queue_address, second = env["OIAB_QUEUE_ADDRESS"], f"unix://{sockets['queue']}"
         for replica in (queue, worker):
             stack.push_async_callback(replica.kill)
             await replica.start()
         hurt = Hurt(
             box,
-            ledger,
-            rng,
+            account.ledger,
+            dice.plan,
             database,
             edge,
             tuple(partition),
             queue,
             worker,
-            env["OIAB_QUEUE_ADDRESS"],
-            f"unix://{sockets['queue']}",
+            JobLoad(queue_address, second, database, account, dice.load),
+            Stale(account, second, f"unix://{folder}/stale.sock", stale.cut),
+            queue_address,
         )
         try:
             yield hurt
         finally:
             await hurt.enable_notify()
-
-
-def environment(pid: int) -> dict[str, str]:
-    """What a process was told by its environment."""
-    raw = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return dict(each.decode().split("=", 1) for each in raw if b"=" in each)

@@ -5,76 +5,51 @@ import random
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TypeVar
 
-import grpc
 import psycopg
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc
+from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
 
 from services.kit.channel import connect
-from services.kit.settings import MeshSettings
 from services.worker.consumer import Consumer, JobFailed, Lease, PermanentFailure
-from tests.chaos.ledger import Ledger
+from tests.chaos.account import Account
+from tests.chaos.calls import PATIENCE_SECONDS, until_answered
 from tests.contract.queue.rig import TENANT
 
-A = TypeVar("A")
+Stub = queue_service_pb2_grpc.QueueServiceStub
 KIND = "chaos"
 ORPHAN = "chaos-orphan"
 """Jobs of clients that were killed: whether they were acknowledged nobody knows."""
 KEYS = 12
 CONCURRENCY = 8
-PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-PATIENCE_SECONDS = 90.0
-EARLY_SECONDS = 0.05
-"""How much two clocks of one machine may differ."""
-FAR = timedelta(hours=1)
-
-
-@dataclass
-class Jobs:
-    """What was put in, and what became of it.
-
-    Attributes:
-        due: When a delayed job may start, by the clock of the wall.
-        doomed: Jobs whose handler always fails for good.
-        cancelled: Jobs that were cancelled before their time had come.
-        by_key: The jobs of each key in the order in which they were acknowledged.
-    """
-
-    acknowledged: list[str] = field(default_factory=list)
-    due: dict[str, float] = field(default_factory=dict)
-    doomed: set[str] = field(default_factory=set)
-    cancelled: set[str] = field(default_factory=set)
-    by_key: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+STOP_SECONDS = 30.0
+"""How long a job runs that waits to be cancelled."""
+WITHOUT_NOTIFY_SECONDS = 45.0
+"""How long a job may take while NOTIFY is disabled: a second, and what other faults there are at the same time."""
 
 
 class JobLoad:
     """Puts jobs in and does them, until told to stop.
 
     Args:
-        home: The home of the box, where the certificates are.
         enqueue_at: Where jobs are put in.
         work_at: Where jobs are taken, which may be another replica.
         database: Where effects are left.
+        account: What is promised and seen.
     """
 
-    def __init__(
-        self, home: Path, enqueue_at: str, work_at: str, database: str, ledger: Ledger, rng: random.Random
-    ) -> None:
-        self._settings = MeshSettings(home=home)
+    def __init__(self, enqueue_at: str, work_at: str, database: str, account: Account, rng: random.Random) -> None:
         self._enqueue_at = enqueue_at
         self._work_at = work_at
         self._database = database
-        self._ledger = ledger
+        self._ledger = account.ledger
         self._rng = rng
-        self.jobs = Jobs()
-        self._running = 0
+        self.account = account
+        self._began: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._ended: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._asked: dict[str, float] = {}
+        self._calm = False
 
     def prepare(self) -> None:
         """Make the table of effects."""
@@ -87,7 +62,7 @@ class JobLoad:
 
     async def work(self, stop: asyncio.Event) -> None:
         """Do jobs."""
-        async with connect(self._work_at, to="queue", identity=self._settings.identity("worker")) as channel:
+        async with connect(self._work_at) as channel:
             consumer = Consumer(
                 channel,
                 worker_id="chaos",
@@ -100,24 +75,49 @@ class JobLoad:
 
     async def put_in(self, stop: asyncio.Event) -> None:
         """Put jobs in, each key one after the other."""
-        async with (
-            connect(self._enqueue_at, to="queue", identity=self._settings.identity("api")) as channel,
-            asyncio.TaskGroup() as tasks,
-        ):
+        async with connect(self._enqueue_at) as channel, asyncio.TaskGroup() as tasks:
             stub = queue_service_pb2_grpc.QueueServiceStub(channel)
             for n in range(KEYS):
                 tasks.create_task(self._put_in(stub, f"chaos-{n}", stop))
             tasks.create_task(self._put_in(stub, "", stop))
 
-    async def _put_in(self, stub: queue_service_pb2_grpc.QueueServiceStub, key: str, stop: asyncio.Event) -> None:
+    async def probe(self) -> None:
+        """With nothing wrong: delayed jobs start in their time, and workers are told at once what is cancelled."""
+        self._calm = True
+        try:
+            async with connect(self._enqueue_at) as channel:
+                stub = queue_service_pb2_grpc.QueueServiceStub(channel)
+                delayed = [await self._enqueue(stub, "", "later") for _ in range(3)]
+                await self._stop(stub, await self._enqueue(stub, "", "stop"))
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    for job_id in delayed:
+                        await self._ended[job_id].wait()
+        finally:
+            self._calm = False
+
+    async def without_notify(self) -> None:
+        """A job gets through, from one replica to the worker of another, while nobody can send a NOTIFY."""
+        async with connect(self._enqueue_at) as channel:
+            job_id = await self._enqueue(queue_service_pb2_grpc.QueueServiceStub(channel), "", "plain")
+        try:
+            async with asyncio.timeout(WITHOUT_NOTIFY_SECONDS):
+                await self._ended[job_id].wait()
+            self._ledger.counts["jobs done without NOTIFY"] += 1
+        except TimeoutError:
+            self.account.unheard(job_id)
+
+    async def _put_in(self, stub: Stub, key: str, stop: asyncio.Event) -> None:
+        weights = (80, 6, 8, 0, 0, 0) if key else (60, 6, 8, 10, 10, 6)
         while not stop.is_set():
-            what = self._rng.choices(("plain", "doomed", "later", "cancel"), (80, 6, 8, 6 if not key else 0))[0]
+            what = self._rng.choices(("plain", "doomed", "later", "cancel", "cancel later", "stop"), weights)[0]
             job_id = await self._enqueue(stub, key, what)
-            if what == "cancel":
+            if what.startswith("cancel"):
                 await self._cancel(stub, job_id)
+            elif what == "stop":
+                await self._stop(stub, job_id)
             await asyncio.sleep(self._rng.uniform(0.05, 0.6))
 
-    async def _enqueue(self, stub: queue_service_pb2_grpc.QueueServiceStub, key: str, what: str) -> str:
+    async def _enqueue(self, stub: Stub, key: str, what: str) -> str:
         request = queue_service_pb2.EnqueueJobRequest(
             tenant_id=TENANT,
             kind=KIND,
@@ -127,64 +127,75 @@ class JobLoad:
             max_attempts=100,
         )
         due = 0.0
-        if what in {"later", "cancel"}:
-            delay = FAR if what == "cancel" else timedelta(seconds=self._rng.uniform(0.5, 3))
-            moment = datetime.now(UTC) + delay
+        if what.endswith("later"):
+            moment = datetime.now(UTC) + timedelta(seconds=self._rng.uniform(0.5, 3))
             due = moment.timestamp()
             request.run_time.CopyFrom(_timestamp(moment))
-        job_id = ""
-        for _ in range(1 + (self._rng.random() < 0.3)):
-            answer = await self._until_answered(stub.EnqueueJob, request)
-            if job_id and answer.job.job_id != job_id:
-                self._ledger.violated(f"one idempotency key became two jobs, {job_id} and {answer.job.job_id}")
-            job_id = answer.job.job_id
-        self.jobs.acknowledged.append(job_id)
+        times = 1 + (self._rng.random() < 0.3)
+        answers = [await until_answered(self._ledger, stub.EnqueueJob, request) for _ in range(times)]
+        job_id = self.account.acknowledge(*(answer.job.job_id for answer in answers))
         if due:
-            self.jobs.due[job_id] = due
-        if what == "doomed":
-            self.jobs.doomed.add(job_id)
+            self.account.due[job_id] = due
+        if what in {"doomed", "stop"}:
+            self.account.doomed.add(job_id)
         elif key and what == "plain":
-            self.jobs.by_key[key].append(job_id)
+            self.account.by_key[key].append(job_id)
         return job_id
 
-    async def _cancel(self, stub: queue_service_pb2_grpc.QueueServiceStub, job_id: str) -> None:
+    async def _cancel(self, stub: Stub, job_id: str) -> None:
+        """Cancel a job, whoever has it."""
         request = queue_service_pb2.CancelJobRequest(tenant_id=TENANT, job_id=job_id)
-        await self._until_answered(stub.CancelJob, request)
-        self.jobs.cancelled.add(job_id)
+        job = (await until_answered(self._ledger, stub.CancelJob, request)).job
+        if job.state in {job_pb2.JOB_STATE_CANCELLED, job_pb2.JOB_STATE_LEASED}:
+            self.account.cancel(job_id, leased=job.state == job_pb2.JOB_STATE_LEASED, attempt=job.attempt)
 
-    async def _until_answered(self, call: Callable[..., Awaitable[A]], request: Message) -> A:
-        end = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                return await call(request, timeout=5)
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in PASSING or time.monotonic() > end:
-                    self._ledger.violated(f"the queue refused: {error.code().name} {error.details()}")
-                    raise
-                self._ledger.counts["calls of the queue cut"] += 1
-                await asyncio.sleep(0.1)
+    async def _stop(self, stub: Stub, job_id: str) -> None:
+        """Cancel a job that runs, and wait until its worker has heard of it."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._began[job_id].wait()
+                self._asked[job_id] = time.monotonic()
+                await self._cancel(stub, job_id)
+                await self._ended[job_id].wait()
+        except TimeoutError:
+            self._ledger.violated(f"I10: nobody stopped job {job_id}, which was cancelled")
 
     async def _handle(self, lease: Lease) -> None:
         self._ledger.counts["job runs"] += 1
-        self._running += 1
-        if self._running > CONCURRENCY:
-            self._ledger.violated(f"I11: {self._running} jobs run at once, and {CONCURRENCY} were asked for")
+        self.account.run()
         try:
             if lease.kind == KIND:
                 await self._do(lease)
         finally:
-            self._running -= 1
+            self.account.running -= 1
 
     async def _do(self, lease: Lease) -> None:
-        if time.time() < self.jobs.due.get(lease.job_id, 0) - EARLY_SECONDS:
-            self._ledger.violated(f"job {lease.job_id} started before its time")
-        if lease.job_id in self.jobs.cancelled:
-            self._ledger.violated(f"job {lease.job_id} ran although it was cancelled")
+        self.account.start(lease.job_id, lease.attempt)
+        self._began[lease.job_id].set()
+        self._ended[lease.job_id].clear()
+        if lease.payload == b"stop":
+            await self._wait_for_the_end(lease)
+            return
+        if (due := self.account.due.get(lease.job_id)) and not lease.key and lease.attempt == 1 and self._calm:
+            self.account.late(lease.job_id, time.time() - due)
         await asyncio.sleep(self._rng.uniform(0, 0.05))
         if lease.payload == b"doomed":
             raise PermanentFailure("doomed from the start")
         if self._rng.random() < 0.02:
             raise JobFailed("once in a while", timedelta(seconds=0.2))
+        await self._leave_effect(lease)
+        self._ended[lease.job_id].set()
+
+    async def _wait_for_the_end(self, lease: Lease) -> None:
+        """Run until cancelled. A lease that is lost instead has the job come again, unless it was cancelled before."""
+        try:
+            await asyncio.sleep(STOP_SECONDS)
+        finally:
+            if (asked := self._asked.get(lease.job_id)) and lease.cancelled:
+                self.account.told(lease.job_id, time.monotonic() - asked, calm=self._calm)
+            self._ended[lease.job_id].set()
+
+    async def _leave_effect(self, lease: Lease) -> None:
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(self._database, autocommit=True) as connection:
@@ -195,21 +206,6 @@ class JobLoad:
                     return
             except psycopg.OperationalError:
                 await asyncio.sleep(0.1)
-
-    def check(self, effects: Sequence[tuple[str, str]]) -> None:
-        """Hold the effects, in their order, against what was acknowledged."""
-        done = {job_id for job_id, _ in effects}
-        if len(done) != len(effects):
-            self._ledger.violated("an effect was left twice")
-        wanted = set(self.jobs.acknowledged) - self.jobs.doomed - self.jobs.cancelled
-        if lost := wanted - done:
-            self._ledger.violated(f"{len(lost)} acknowledged jobs left no effect, such as {min(lost)}")
-        if ghosts := done & (self.jobs.doomed | self.jobs.cancelled):
-            self._ledger.violated(f"{len(ghosts)} jobs that had to fail or were cancelled left an effect")
-        for key, jobs in self.jobs.by_key.items():
-            known = set(jobs)
-            if (order := [job_id for job_id, of in effects if of == key and job_id in known]) != jobs:
-                self._ledger.violated(f"the jobs of {key} were not done in their order: {order} is not {jobs}")
 
 
 def _timestamp(moment: datetime) -> Timestamp:

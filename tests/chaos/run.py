@@ -6,15 +6,19 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
 from psycopg.conninfo import make_conninfo
 
 from tests.bench.mesh_bench import scripted_model
 from tests.chaos import invariants
-from tests.chaos.faults import Hurt, environment, hurting
-from tests.chaos.jobs import JobLoad
+from tests.chaos.account import Account
+from tests.chaos.faults import Dice, Hurt, hurting
+from tests.chaos.jobs import CONCURRENCY, KIND, JobLoad
 from tests.chaos.ledger import Ledger, Seen, Turn
+from tests.chaos.replica import environment
+from tests.chaos.schedules import Schedules
 from tests.chaos.turns import Line, Lost, Talker, effects_of
 from tests.e2e.conftest import use_scripted_model
 from tests.e2e.mesh import Box, box, free_port
@@ -43,6 +47,7 @@ class Run:
     talkers: Sequence[Talker]
     line: Line
     jobs: JobLoad
+    schedules: Schedules
     checked: int = 0
 
     def quick(self) -> list[Fault]:
@@ -67,13 +72,18 @@ class Run:
             self.hurt.stop_queue,
             self.hurt.part_worker,
             self.hurt.disable_notify,
+            self.hurt.stop_skewed_worker,
         ]
+
+    def short(self) -> list[Fault]:
+        """Those that do not take as long."""
+        return [self.hurt.disable_notify, partial(self.hurt.stop_skewed_worker, at_once=True)]
 
     async def round(self, seconds: float, quick: Sequence[Fault], lasting: Sequence[Fault]) -> None:
         """Load and faults for so many seconds; then rest, and check."""
         stop = asyncio.Event()
         talking = [asyncio.create_task(talker.talk(stop)) for talker in self.talkers]
-        enqueueing = asyncio.create_task(self.jobs.put_in(stop))
+        enqueueing = [asyncio.create_task(each(stop)) for each in (self.jobs.put_in, self.schedules.tick)]
         end = time.monotonic() + seconds
         async with asyncio.TaskGroup() as faults:
             for fault in lasting:
@@ -83,9 +93,11 @@ class Run:
                 await fault()
             await asyncio.sleep(max(end - time.monotonic(), 0))
         stop.set()
-        await asyncio.gather(*talking, enqueueing)
+        await asyncio.gather(*talking, *enqueueing)
         for talker in self.talkers:
             await talker.usable()
+        await invariants.settle(self.database, self.ledger)
+        await self.jobs.probe()
         await invariants.settle(self.database, self.ledger)
         await self.check()
 
@@ -100,7 +112,8 @@ class Run:
                 self.ledger.violated(f"turn {turn.turn_id}: its tool ran {marks.count(turn.mark)} times")
             if turn.mark and turn.ending == "completed" and turn.mark not in marks:
                 self.ledger.violated(f"turn {turn.turn_id}: its tool never ran")
-        self.jobs.check(await asyncio.to_thread(invariants.effects, self.database))
+        self.jobs.account.check(await asyncio.to_thread(invariants.effects, self.database))
+        await asyncio.to_thread(self.schedules.check)
 
     async def _check_replay(self, turn: Turn) -> None:
         replay = Seen()
@@ -122,18 +135,22 @@ class Run:
     def _check_ending(self, turn: Turn) -> None:
         ending = turn.ending
         self.ledger.counts[f"ended {ending or 'never'}"] += 1
-        began, ended = turn.acknowledged - AFTERMATH_SECONDS, turn.ended
-        fine = {
-            "completed": True,
-            "aborted": turn.may_abort,
-            "SANDBOX_LOST": self.ledger.between(began, ended, *SANDBOX_FAULTS),
-            "RUN_LOST": self.ledger.between(began, ended, *SANDBOX_FAULTS),
-            "PROVIDER_UNAVAILABLE": self.ledger.between(began, ended, *DOOR_FAULTS),
-        }.get(ending, False)
-        if not fine:
+        if not ending_is_fine(turn, self.ledger):
             self.ledger.violated(f"turn {turn.turn_id} ended with {ending or 'nothing'}: {turn.events[-1:]}")
         if ending == "completed" and turn.text and (heard := said(turn)) != turn.text:
             self.ledger.violated(f"turn {turn.turn_id} said {heard!r} instead of {turn.text!r}")
+
+
+def ending_is_fine(turn: Turn, ledger: Ledger) -> bool:
+    """Whether a turn was completed, or ended by what was done to it."""
+    began, ended = turn.acknowledged - AFTERMATH_SECONDS, turn.ended
+    return {
+        "completed": True,
+        "aborted": turn.may_abort,
+        "SANDBOX_LOST": ledger.between(began, ended, *SANDBOX_FAULTS),
+        "RUN_LOST": ledger.between(began, ended, *SANDBOX_FAULTS),
+        "PROVIDER_UNAVAILABLE": ledger.between(began, ended, *DOOR_FAULTS),
+    }.get(turn.ending, False)
 
 
 def said(turn: Turn) -> str:
@@ -160,13 +177,13 @@ def run(minutes: float, seed: int) -> tuple[Ledger, dict[str, int]]:
 
 
 async def _run(made: Box, seconds: float, seed: int) -> tuple[Ledger, dict[str, int]]:
-    # The plan has dice of its own: how often the load throws is up to the clock.
-    rng, dice, ledger, port = random.Random(seed), random.Random(seed + 1), Ledger(), free_port()
+    dice, ledger, port = Dice(random.Random(seed), random.Random(seed + 1)), Ledger(), free_port()
+    account = Account(ledger, CONCURRENCY)
     password = (made.home / "secrets" / "postgres_superuser_password").read_text().strip()
     database = make_conninfo(environment(made.pid("api"))["OIAB_DATABASE_URL"], user="postgres", password=password)
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=20)
     async with (
-        hurting(made, ledger, rng, database, port) as hurt,
+        hurting(made, account, dice, database, port) as hurt,
         httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}",
             headers=made.headers,
@@ -175,15 +192,16 @@ async def _run(made: Box, seconds: float, seed: int) -> tuple[Ledger, dict[str, 
             limits=limits,
         ) as http,
     ):
-        line = Line(http, ledger, dice)
+        line = Line(http, ledger, dice.load)
         talkers = [Talker(line, await line.session()) for _ in range(SESSIONS)]
-        jobs = JobLoad(made.home, hurt.queue_address, hurt.second_queue_address, database, ledger, dice)
-        jobs.prepare()
-        whole = Run(made, ledger, rng, database, hurt, talkers, line, jobs)
+        schedules = Schedules(hurt.queue_address, database, account, KIND)
+        await asyncio.to_thread(hurt.jobs.prepare)
+        await schedules.prepare()
+        whole = Run(made, ledger, dice.plan, database, hurt, talkers, line, hurt.jobs, schedules)
         stop = asyncio.Event()
         background = [
             asyncio.create_task(hurt.hold_xmin(stop)),
-            asyncio.create_task(jobs.work(stop)),
+            asyncio.create_task(hurt.jobs.work(stop)),
             asyncio.create_task(invariants.watch(database, ledger, stop)),
         ]
         try:
@@ -193,7 +211,7 @@ async def _run(made: Box, seconds: float, seed: int) -> tuple[Ledger, dict[str, 
             for task in background:
                 with contextlib.suppress(Exception):
                     await asyncio.wait_for(task, 10)
-        ledger.counts["jobs acknowledged"] = len(jobs.jobs.acknowledged)
+        ledger.counts["jobs acknowledged"] = len(account.acknowledged)
         return ledger, await asyncio.to_thread(invariants.totals, database)
 
 
@@ -207,7 +225,7 @@ async def _rounds(whole: Run, seconds: float) -> None:
         number += 1
         span = seconds if short else ROUND_SECONDS
         count = len(whole.quick()) if short else 10
-        await whole.round(span, [quick.pop(0) for _ in range(count)], [] if short else [lasting.pop(0)])
+        await whole.round(span, [quick.pop(0) for _ in range(count)], whole.short() if short else [lasting.pop(0)])
         turns, faults = len(whole.ledger.turns), len(whole.ledger.faults)
         print(
             f"round {number}: {turns} turns, {whole.ledger.counts['events read']} events, {faults} faults,"

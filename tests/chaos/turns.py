@@ -88,7 +88,7 @@ class Line:
             before = seen.last
             try:
                 async for line in self._lines(turn.turn_id, seen.last):
-                    event = self._see(turn, seen, line)
+                    event = self.see(turn, seen, line)
                     if answers:
                         await self._answer(turn, event)
                     if seen.last - before >= most:
@@ -112,14 +112,15 @@ class Line:
                 if line.startswith("data:"):
                     yield line.removeprefix("data:").strip()
 
-    def _see(self, turn: Turn, seen: Seen, line: str) -> dict[str, Any]:
+    def see(self, turn: Turn, seen: Seen, line: str) -> dict[str, Any]:
+        """Take in what a reader was sent. A checkpoint is no event."""
         event: dict[str, Any] = json.loads(line)
         if "checkpoint" in event:
             return event
         if int(event["sequence"]) != seen.last + 1:
-            self.ledger.violated(f"turn {turn.turn_id}: a reader saw {event['sequence']} after {seen.last}")
+            self.ledger.violated(f"I13: turn {turn.turn_id}: a reader saw {event['sequence']} after {seen.last}")
         if seen.ended:
-            self.ledger.violated(f"turn {turn.turn_id}: an event came after the terminal one: {line}")
+            self.ledger.violated(f"I13: turn {turn.turn_id}: an event came after the terminal one: {line}")
         seen.lines.append(json.dumps(event, sort_keys=True))  # keys of a map have no order in protobuf
         seen.events.append(event)
         self.ledger.counts["events read"] += 1

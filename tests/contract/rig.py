@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 
 from services.kit.channel import connect
-from services.kit.interceptor import Layer
+from services.kit.gate import Gate
 from services.kit.server import Register, serve
 from tests.allowed import AllowedChannel
 from tests.identities import identity
@@ -19,7 +19,7 @@ from tests.identities import identity
 async def served(
     services: Sequence[str],
     register: Register,
-    layers: Sequence[Layer] = (),
+    gate: Gate | None = None,
     *,
     socket: Path | None = None,
     name: str = "",
@@ -30,7 +30,7 @@ async def served(
     Args:
         services: The full names of the services.
         register: Adds the handlers to the server.
-        layers: What stands around the handlers.
+        gate: Lets calls in. Default: that of a server without users.
         socket: Where to listen.
         name: Who serves. Default: whose contract the first service is of.
         client: Who calls. Default: for each method somebody who may.
@@ -39,9 +39,7 @@ async def served(
     with tempfile.TemporaryDirectory(prefix="oiab-") as folder:
         address = f"unix://{socket or Path(folder, 's.sock')}"
         stop = asyncio.Event()
-        server = asyncio.create_task(
-            serve(address, services, register, identity=identity(name), layers=layers, stop=stop)
-        )
+        server = asyncio.create_task(serve(address, services, register, identity=identity(name), gate=gate, stop=stop))
         caller = connect(address, to=name, identity=identity(client)) if client else AllowedChannel(address, name)
         async with caller as channel:
             await channel.channel_ready()

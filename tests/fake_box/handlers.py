@@ -26,7 +26,7 @@ from orginabox.queue.v1 import job_pb2, stats_pb2
 from orginabox.turn.v1 import turn_event_pb2
 
 from services.kit.errors import PageTokenInvalid, Unauthenticated
-from services.kit.interceptor import Call, Layer
+from services.kit.gate import Call, Gate
 from services.kit.server import build
 from tests.fake_box.state import (
     FakeBox,
@@ -59,24 +59,29 @@ def register(box: FakeBox, server: grpc.aio.Server) -> None:
 
 async def serve_openly(address: str, box: FakeBox, key: str, stop: asyncio.Event) -> None:
     """Serve a fake box as the edge does, to clients that are no part of the mesh."""
-    server, _ = await build(SERVICES, partial(register, box), [key_layer(box, key)])
+    server, _ = await build(SERVICES, partial(register, box), Door(box, key))
     server.add_insecure_port(address)
     await server.start()
     await stop.wait()
     await server.stop(1)
 
 
-def key_layer(box: FakeBox, key: str) -> Layer:
-    """Let only callers with the key in, and remember what they sent along."""
+class Door(Gate):
+    """Lets only callers with the key in, and remembers what they sent along."""
+
+    def __init__(self, box: FakeBox, key: str) -> None:
+        super().__init__()
+        self._box = box
+        self._key = key
 
     @asynccontextmanager
-    async def layer(call: Call) -> AsyncIterator[None]:
-        box.seen.append(call.metadata | {"method": call.method, "left": str(call.context.time_remaining() or "")})
-        if key and "Health" not in call.method and call.metadata.get("authorization") != f"Bearer {key}":
+    async def admitted(self, call: Call) -> AsyncIterator[None]:
+        """Let a call in, if it has the key."""
+        sent = {"method": call.method, "left": str(call.context.time_remaining() or "")}
+        self._box.seen.append({**call.metadata, **sent})
+        if self._key and "Health" not in call.method and call.metadata.get("authorization") != f"Bearer {self._key}":
             raise Unauthenticated("the key is missing or wrong; send it as `Authorization: Bearer ...`")
         yield
-
-    return layer
 
 
 def page(items: Sequence[Any], size: int, token: str) -> tuple[Sequence[Any], str]:

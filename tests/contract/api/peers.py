@@ -71,6 +71,9 @@ class Peers(
     records: list[audit_service_pb2.AppendRecordsRequest] = field(default_factory=list)
     refuses_target: str = ""
     claimed: list[str] = field(default_factory=list)
+    prepared: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    sandbox_away: bool = False
     aborted: list[str] = field(default_factory=list)
     replies: list[sandbox_service_pb2.ReplyPermissionRequest] = field(default_factory=list)
     waits_for: str = "per_1"
@@ -102,7 +105,16 @@ class Peers(
         self, request: sandbox_service_pb2.ClaimSandboxRequest, context: object
     ) -> sandbox_service_pb2.ClaimSandboxResponse:
         self.claimed.append(request.user_id)
+        self.prepared.append(request.session_id)
         return sandbox_service_pb2.ClaimSandboxResponse()
+
+    async def ForgetSession(
+        self, request: sandbox_service_pb2.ForgetSessionRequest, context: object
+    ) -> sandbox_service_pb2.ForgetSessionResponse:
+        if self.sandbox_away:
+            raise Away("the sandbox is away")
+        self.forgotten.append(request.session_id)
+        return sandbox_service_pb2.ForgetSessionResponse()
 
     async def AbortTurn(
         self, request: sandbox_service_pb2.AbortTurnRequest, context: object

@@ -1,5 +1,6 @@
 """Sessions and prompts, as a gRPC client sees them."""
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -38,9 +39,19 @@ async def test_a_session_is_made_read_renamed_and_deleted(api: Rig) -> None:
     assert api.peers.actions() == ["agent.session_create", "agent.session_update", "agent.session_delete"]
 
 
+async def test_the_sandbox_forgets_a_deleted_session_even_when_it_was_away(api: Rig) -> None:
+    session_id = await make_session(api)
+    api.peers.sandbox_away = True
+    await api.sessions.DeleteSession(pb.DeleteSessionRequest(session_id=session_id), metadata=api.key)
+    await asyncio.sleep(0.3)
+    api.peers.sandbox_away = False
+    await api.until(lambda: api.peers.forgotten == [session_id])
+
+
 async def test_a_new_session_warms_its_owners_sandbox(api: Rig) -> None:
-    await make_session(api)
+    session_id = await make_session(api)
     await api.until(lambda: api.peers.claimed == [str(OPERATOR)])
+    assert api.peers.prepared == [session_id]
 
 
 async def test_a_repeated_request_makes_one_session(api: Rig) -> None:

@@ -166,7 +166,7 @@ async def test_health_and_reflection_answer(server: Served) -> None:
 
 def test_a_method_without_a_policy_stops_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     policy.require_policies(SERVICES)
-    monkeypatch.setattr(policy, "OPEN_SERVICES", ())
+    monkeypatch.setattr(policy, "OTHERS", {})
     name = external_auth_pb2.DESCRIPTOR.services_by_name["Authorization"].full_name
     with pytest.raises(ValueError, match=r"envoy.service.auth.v3.Authorization.Check has no policy"):
         policy.require_policies([name])

@@ -20,6 +20,7 @@ from services.kit.ids import DEFAULT_TENANT, new_id
 from services.kit.postgres import Database
 from services.sandbox.bubblewrap import Bubblewrap
 from services.sandbox.fleet import Fleet, Place
+from services.sandbox.forgetting import Forgetting
 from services.sandbox.handler import SandboxHandler
 from services.sandbox.live import Live
 from services.sandbox.patience import Patience
@@ -91,9 +92,9 @@ class Rig:
     home: Path
     tokens: list[str] = field(default_factory=list)
 
-    async def claim(self, user_id: UUID) -> pb.ClaimSandboxResponse:
+    async def claim(self, user_id: UUID, session_id: str = "") -> pb.ClaimSandboxResponse:
         """Claim the sandbox of a user."""
-        request = pb.ClaimSandboxRequest(tenant_id=str(DEFAULT_TENANT), user_id=str(user_id))
+        request = pb.ClaimSandboxRequest(tenant_id=str(DEFAULT_TENANT), user_id=str(user_id), session_id=session_id)
         return await self.stub.ClaimSandbox(request, timeout=60)
 
     def turn(self, sandbox_id: str, text: str, **fields: Any) -> pb.RunTurnRequest:
@@ -203,14 +204,17 @@ async def sandbox_rig(database_url: str, home: Path, patience: Patience | None =
         place = Place(volumes=home / "sandboxes", runtime=home / "runtime", model_door=door)
         fleet = Fleet(Bubblewrap(BINARY), place, issue, report)
 
-        handler = SandboxHandler(store, fleet, patience or Patience(retries=3))
+        forgetting = Forgetting(store, fleet)
+        handler = SandboxHandler(store, fleet, patience or Patience(retries=3), forgetting)
 
         def register(server: grpc.aio.Server) -> None:
             sandbox_service_pb2_grpc.add_SandboxServiceServicer_to_server(handler, server)
 
         async with served(["orginabox.sandbox.v1.SandboxService"], register) as channel:
             stub = sandbox_service_pb2_grpc.SandboxServiceStub(channel)
+            forgets = asyncio.create_task(forgetting.run())
             try:
                 yield Rig(stub, handler, fleet, store, model, home, tokens)
             finally:
+                forgets.cancel()
                 await fleet.stop_all()

@@ -82,7 +82,8 @@ async def test_a_permission_that_nobody_answers_expires(rig: Rig, sandbox_id: st
     assert events[-1].HasField("completed")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await rig.reply(request.turn_id, asked.permission_id, turns.PERMISSION_REPLY_ONCE)
-    assert reason_of(refused.value) == "PERMISSION_NOT_FOUND"
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert reason_of(refused.value) == "PERMISSION_TIMEOUT"
 
 
 async def test_an_answer_after_the_time_finds_no_question(rig: Rig, sandbox_id: str) -> None:
@@ -103,7 +104,7 @@ async def test_an_answer_after_the_time_finds_no_question(rig: Rig, sandbox_id: 
 
     with rig.patience(permission=0.4):
         events = await rig.run(request, when)
-    assert refusals == ["PERMISSION_NOT_FOUND"]
+    assert refusals == ["PERMISSION_TIMEOUT"]
     assert "permission_replied" not in kinds(events)
     assert text_of(events) == f"Calling. {after}"
 

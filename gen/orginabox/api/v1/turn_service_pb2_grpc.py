@@ -118,7 +118,7 @@ class TurnServiceServicer:
 
     def ReplyPermission(self, request, context):
         """Answer a permission that the turn waits for. The agent goes on as soon as it has the answer.
-        Refusals: TURN_NOT_FOUND, TURN_ENDED, PERMISSION_NOT_FOUND.
+        Refusals: TURN_NOT_FOUND, TURN_ENDED, PERMISSION_NOT_FOUND; PERMISSION_TIMEOUT when nobody answered it in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

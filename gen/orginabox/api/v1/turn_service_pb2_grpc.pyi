@@ -43,7 +43,7 @@ class TurnServiceStub:
     """
     ReplyPermission: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.ReplyPermissionRequest, _turn_service_pb2.ReplyPermissionResponse]
     """Answer a permission that the turn waits for. The agent goes on as soon as it has the answer.
-    Refusals: TURN_NOT_FOUND, TURN_ENDED, PERMISSION_NOT_FOUND.
+    Refusals: TURN_NOT_FOUND, TURN_ENDED, PERMISSION_NOT_FOUND; PERMISSION_TIMEOUT when nobody answered it in time.
     """
 
 class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -110,7 +110,7 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_turn_service_pb2.ReplyPermissionRequest, _abc.Awaitable[_turn_service_pb2.ReplyPermissionResponse]],
     ) -> _abc.Awaitable[_turn_service_pb2.ReplyPermissionResponse]:
         """Answer a permission that the turn waits for. The agent goes on as soon as it has the answer.
-        Refusals: TURN_NOT_FOUND, TURN_ENDED, PERMISSION_NOT_FOUND.
+        Refusals: TURN_NOT_FOUND, TURN_ENDED, PERMISSION_NOT_FOUND; PERMISSION_TIMEOUT when nobody answered it in time.
         """
 
 def add_TurnServiceServicer_to_server(servicer: TurnServiceServicer, server: _aio.Server) -> None: ...

@@ -113,8 +113,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "ERROR_REASON_TURN_TIME_EXCEEDED", "domain": "orginabox.dev", "metadata": { "limit": "3600s" } }
     """
     ERROR_REASON_PERMISSION_TIMEOUT: _ErrorReason.ValueType  # 31
-    """Nobody answered a permission in time, so the turn was stopped (terminal event). Nobody has refused it. Not sent today:
-    the agent goes on without the permission, and `permission_expired` says so.
+    """Nobody answered the permission in time, so it cannot be answered any more (FAILED_PRECONDITION). Nobody has refused it:
+    `permission_expired` says so in the turn, and the agent goes on without it.
         { "reason": "ERROR_REASON_PERMISSION_TIMEOUT", "domain": "orginabox.dev", "metadata": { "permissionId": "per_..." } }
     """
     ERROR_REASON_JOB_NOT_FOUND: _ErrorReason.ValueType  # 40
@@ -408,8 +408,8 @@ ERROR_REASON_TURN_TIME_EXCEEDED: ErrorReason.ValueType  # 30
     { "reason": "ERROR_REASON_TURN_TIME_EXCEEDED", "domain": "orginabox.dev", "metadata": { "limit": "3600s" } }
 """
 ERROR_REASON_PERMISSION_TIMEOUT: ErrorReason.ValueType  # 31
-"""Nobody answered a permission in time, so the turn was stopped (terminal event). Nobody has refused it. Not sent today:
-the agent goes on without the permission, and `permission_expired` says so.
+"""Nobody answered the permission in time, so it cannot be answered any more (FAILED_PRECONDITION). Nobody has refused it:
+`permission_expired` says so in the turn, and the agent goes on without it.
     { "reason": "ERROR_REASON_PERMISSION_TIMEOUT", "domain": "orginabox.dev", "metadata": { "permissionId": "per_..." } }
 """
 ERROR_REASON_JOB_NOT_FOUND: ErrorReason.ValueType  # 40

@@ -40,6 +40,11 @@ class SandboxServiceStub:
                 request_serializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ClaimSandboxRequest.SerializeToString,
                 response_deserializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ClaimSandboxResponse.FromString,
                 _registered_method=True)
+        self.ForgetSession = channel.unary_unary(
+                '/orginabox.sandbox.v1.SandboxService/ForgetSession',
+                request_serializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ForgetSessionRequest.SerializeToString,
+                response_deserializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ForgetSessionResponse.FromString,
+                _registered_method=True)
         self.GetSandbox = channel.unary_unary(
                 '/orginabox.sandbox.v1.SandboxService/GetSandbox',
                 request_serializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.GetSandboxRequest.SerializeToString,
@@ -85,6 +90,14 @@ class SandboxServiceServicer:
         """Make sure that the user's sandbox exists and runs, and return it. The call waits until the agent answers, which takes
         seconds on a cold start. Claiming a running sandbox returns at once; claims of the same user at the same time start one.
         Refusals: SANDBOX_ISOLATION_UNAVAILABLE, SANDBOX_START_FAILED, RUNTIME_NOT_APPLIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetSession(self, request, context):
+        """Delete what the agent keeps of a session: what was said in it, and what came of it. Files in the workspace stay. It is
+        deleted at once where the sandbox runs, else when it runs next. Forgetting an unknown session changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,7 +156,8 @@ class SandboxServiceServicer:
 
     def ReplyPermission(self, request, context):
         """Answer a permission that a run waits for. The same answer again is the same as answering once.
-        Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more).
+        Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more); PERMISSION_TIMEOUT when nobody
+        answered it in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,6 +170,11 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.ClaimSandbox,
                     request_deserializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ClaimSandboxRequest.FromString,
                     response_serializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ClaimSandboxResponse.SerializeToString,
+            ),
+            'ForgetSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetSession,
+                    request_deserializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ForgetSessionRequest.FromString,
+                    response_serializer=orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ForgetSessionResponse.SerializeToString,
             ),
             'GetSandbox': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSandbox,
@@ -221,6 +240,33 @@ class SandboxService:
             '/orginabox.sandbox.v1.SandboxService/ClaimSandbox',
             orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ClaimSandboxRequest.SerializeToString,
             orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ClaimSandboxResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.sandbox.v1.SandboxService/ForgetSession',
+            orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ForgetSessionRequest.SerializeToString,
+            orginabox_dot_sandbox_dot_v1_dot_sandbox__service__pb2.ForgetSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,6 +21,10 @@ class SandboxServiceStub:
     seconds on a cold start. Claiming a running sandbox returns at once; claims of the same user at the same time start one.
     Refusals: SANDBOX_ISOLATION_UNAVAILABLE, SANDBOX_START_FAILED, RUNTIME_NOT_APPLIED.
     """
+    ForgetSession: _aio.UnaryUnaryMultiCallable[_sandbox_service_pb2.ForgetSessionRequest, _sandbox_service_pb2.ForgetSessionResponse]
+    """Delete what the agent keeps of a session: what was said in it, and what came of it. Files in the workspace stay. It is
+    deleted at once where the sandbox runs, else when it runs next. Forgetting an unknown session changes nothing.
+    """
     GetSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_service_pb2.GetSandboxRequest, _sandbox_service_pb2.GetSandboxResponse]
     """Read one sandbox.
     Refusals: SANDBOX_NOT_FOUND.
@@ -50,7 +54,8 @@ class SandboxServiceStub:
     """
     ReplyPermission: _aio.UnaryUnaryMultiCallable[_sandbox_service_pb2.ReplyPermissionRequest, _sandbox_service_pb2.ReplyPermissionResponse]
     """Answer a permission that a run waits for. The same answer again is the same as answering once.
-    Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more).
+    Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more); PERMISSION_TIMEOUT when nobody
+    answered it in time.
     """
 
 class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -65,6 +70,16 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         """Make sure that the user's sandbox exists and runs, and return it. The call waits until the agent answers, which takes
         seconds on a cold start. Claiming a running sandbox returns at once; claims of the same user at the same time start one.
         Refusals: SANDBOX_ISOLATION_UNAVAILABLE, SANDBOX_START_FAILED, RUNTIME_NOT_APPLIED.
+        """
+
+    @_abc_1.abstractmethod
+    def ForgetSession(
+        self,
+        request: _sandbox_service_pb2.ForgetSessionRequest,
+        context: _aio.ServicerContext[_sandbox_service_pb2.ForgetSessionRequest, _abc.Awaitable[_sandbox_service_pb2.ForgetSessionResponse]],
+    ) -> _abc.Awaitable[_sandbox_service_pb2.ForgetSessionResponse]:
+        """Delete what the agent keeps of a session: what was said in it, and what came of it. Files in the workspace stay. It is
+        deleted at once where the sandbox runs, else when it runs next. Forgetting an unknown session changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -137,7 +152,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_sandbox_service_pb2.ReplyPermissionRequest, _abc.Awaitable[_sandbox_service_pb2.ReplyPermissionResponse]],
     ) -> _abc.Awaitable[_sandbox_service_pb2.ReplyPermissionResponse]:
         """Answer a permission that a run waits for. The same answer again is the same as answering once.
-        Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more).
+        Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more); PERMISSION_TIMEOUT when nobody
+        answered it in time.
         """
 
 def add_SandboxServiceServicer_to_server(servicer: SandboxServiceServicer, server: _aio.Server) -> None: ...

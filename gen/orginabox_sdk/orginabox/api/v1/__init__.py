@@ -5206,7 +5206,7 @@ class TurnServiceStub(betterproto2_grpclib.ServiceStub):
     ) -> "ReplyPermissionResponse":
         """
         Answer a permission that the turn waits for. The agent goes on as soon as it has the answer.
-        Refusals: TURN_NOT_FOUND, TURN_ENDED, PERMISSION_NOT_FOUND.
+        Refusals: TURN_NOT_FOUND, TURN_ENDED, PERMISSION_NOT_FOUND; PERMISSION_TIMEOUT when nobody answered it in time.
         """
 
         return await self._unary_unary(

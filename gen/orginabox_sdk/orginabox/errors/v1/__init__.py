@@ -158,8 +158,8 @@ class ErrorReason(betterproto2.Enum):
 
     PERMISSION_TIMEOUT = 31
     """
-    Nobody answered a permission in time, so the turn was stopped (terminal event). Nobody has refused it. Not sent today:
-    the agent goes on without the permission, and `permission_expired` says so.
+    Nobody answered the permission in time, so it cannot be answered any more (FAILED_PRECONDITION). Nobody has refused it:
+    `permission_expired` says so in the turn, and the agent goes on without it.
         { "reason": "ERROR_REASON_PERMISSION_TIMEOUT", "domain": "orginabox.dev", "metadata": { "permissionId": "per_..." } }
     """
 

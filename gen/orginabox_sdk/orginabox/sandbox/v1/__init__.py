@@ -8,6 +8,8 @@ __all__ = (
     "AbortTurnResponse",
     "ClaimSandboxRequest",
     "ClaimSandboxResponse",
+    "ForgetSessionRequest",
+    "ForgetSessionResponse",
     "GetSandboxRequest",
     "GetSandboxResponse",
     "ListSandboxesRequest",
@@ -130,6 +132,12 @@ class ClaimSandboxRequest(betterproto2.Message):
     The user.
     """
 
+    session_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    A session that will soon have a turn. Its first turn begins sooner when the agent knows it by then, so it is told of it
+    in the background, as soon as it runs; what goes wrong there is no failure of this call nor of a turn. Empty means none.
+    """
+
 
 default_message_pool.register_message("orginabox.sandbox.v1", "ClaimSandboxRequest", ClaimSandboxRequest)
 
@@ -147,6 +155,38 @@ class ClaimSandboxResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("orginabox.sandbox.v1", "ClaimSandboxResponse", ClaimSandboxResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ForgetSessionRequest(betterproto2.Message):
+    """
+    Names a session that was deleted.
+    """
+
+    tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The tenant of the session.
+    """
+
+    session_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The session.
+    """
+
+
+default_message_pool.register_message("orginabox.sandbox.v1", "ForgetSessionRequest", ForgetSessionRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ForgetSessionResponse(betterproto2.Message):
+    """
+    It will be deleted, whatever happens to Sandbox.
+    """
+
+    pass
+
+
+default_message_pool.register_message("orginabox.sandbox.v1", "ForgetSessionResponse", ForgetSessionResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -488,6 +528,28 @@ class SandboxServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def forget_session(
+        self,
+        message: "ForgetSessionRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ForgetSessionResponse":
+        """
+        Delete what the agent keeps of a session: what was said in it, and what came of it. Files in the workspace stay. It is
+        deleted at once where the sandbox runs, else when it runs next. Forgetting an unknown session changes nothing.
+        """
+
+        return await self._unary_unary(
+            "/orginabox.sandbox.v1.SandboxService/ForgetSession",
+            message,
+            ForgetSessionResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def get_sandbox(
         self,
         message: "GetSandboxRequest",
@@ -634,7 +696,8 @@ class SandboxServiceStub(betterproto2_grpclib.ServiceStub):
     ) -> "ReplyPermissionResponse":
         """
         Answer a permission that a run waits for. The same answer again is the same as answering once.
-        Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more).
+        Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more); PERMISSION_TIMEOUT when nobody
+        answered it in time.
         """
 
         return await self._unary_unary(

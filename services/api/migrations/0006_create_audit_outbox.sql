@@ -19,4 +19,4 @@ FROM outbox WHERE receiver = 'audit' ORDER BY outbox_id;
 DELETE FROM outbox WHERE receiver = 'audit';
 
 ALTER TABLE outbox DROP CONSTRAINT outbox_receiver_is_known;
-ALTER TABLE outbox ADD CONSTRAINT outbox_receiver_is_known CHECK (receiver = 'queue');
+ALTER TABLE outbox ADD CONSTRAINT outbox_receiver_is_known CHECK (receiver IN ('queue', 'agent'));

@@ -1,0 +1,41 @@
+"""The OpenAPI document is one that tools take, and says what the contract says."""
+
+import json
+from pathlib import Path
+
+import schemathesis
+from jsonschema import Draft202012Validator
+
+from tests.architecture.test_contract import all_methods
+
+DOCUMENT = json.loads((Path(__file__).parents[2] / "docs/pages/reference/openapi.json").read_text())
+
+
+def test_every_public_method_is_an_operation() -> None:
+    told = {operation["operationId"] for path in DOCUMENT["paths"].values() for operation in path.values()}
+    there = {
+        f"{method.containing_service.name}_{method.name}"
+        for method in all_methods()
+        if method.full_name.startswith("orginabox.api.v1.")
+    }
+    assert told == there
+
+
+def test_tools_read_it() -> None:
+    schema = schemathesis.openapi.from_dict(DOCUMENT)
+    assert sum(1 for result in schema.get_all_operations() if result.ok()) == len(
+        [operation for path in DOCUMENT["paths"].values() for operation in path.values()]
+    )
+
+
+def test_every_schema_is_a_schema() -> None:
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        assert Draft202012Validator.check_schema(schema) is None, name
+
+
+def test_rules_of_the_contract_are_in_it() -> None:
+    body = DOCUMENT["paths"]["/v1/auth/sign-in"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["required"] == ["handle", "password"]
+    assert body["properties"]["handle"]["maxLength"] == 254
+    assert DOCUMENT["paths"]["/v1/auth/sign-in"]["post"]["security"] == []
+    assert DOCUMENT["paths"]["/v1/admin/users"]["get"]["x-permission"] == "admin.manage_users"
