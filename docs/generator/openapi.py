@@ -110,7 +110,7 @@ class _Document:
 
     def _operation(self, method: Method, verb: str, path: str) -> Schema:
         found = _descriptor(method)
-        in_path = re.findall(r"{([a-z0-9_.]+)}", path)
+        in_path = re.findall(r"{([a-z0-9_.]+)", path)
         body = found.GetOptions().Extensions[annotations_pb2.http].body == "*" and verb != "get"
         operation: Schema = {
             "operationId": f"{method.service.rpartition('.')[2]}_{method.name}",
@@ -139,7 +139,7 @@ class _Document:
             message = message.fields_by_name[step].message_type or message
         field = message.fields_by_name[last]
         return {
-            "name": name,
+            "name": last,
             "in": "path",
             "required": True,
             "description": self._texts.get(field.full_name, ""),
@@ -233,8 +233,8 @@ def _descriptor(method: Method) -> MethodDescriptor:
 
 
 def _template(path: str) -> str:
-    """The path as OpenAPI says it."""
-    return re.sub(r"{([a-z0-9_.]+)=[^}]*}", r"{\1}", path)
+    """The path as OpenAPI says it: of a field within a field the last name, since tools take dots for their own."""
+    return re.sub(r"{(?:[a-z0-9_]+\.)*([a-z0-9_]+)(?:=[^}]*)?}", r"{\1}", path)
 
 
 def _enum(enum: EnumDescriptor) -> Schema:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import schemathesis
-from jsonschema import Draft202012Validator
+from schemathesis.core.result import Ok
 
 from tests.architecture.test_contract import all_methods
 
@@ -23,14 +23,8 @@ def test_every_public_method_is_an_operation() -> None:
 
 def test_tools_read_it() -> None:
     schema = schemathesis.openapi.from_dict(DOCUMENT)
-    assert sum(1 for result in schema.get_all_operations() if result.ok()) == len(
-        [operation for path in DOCUMENT["paths"].values() for operation in path.values()]
-    )
-
-
-def test_every_schema_is_a_schema() -> None:
-    for name, schema in DOCUMENT["components"]["schemas"].items():
-        assert Draft202012Validator.check_schema(schema) is None, name
+    read = [result for result in schema.get_all_operations() if isinstance(result, Ok)]
+    assert len(read) == sum(len(path) for path in DOCUMENT["paths"].values())
 
 
 def test_rules_of_the_contract_are_in_it() -> None:

@@ -53,7 +53,7 @@ def register(box: FakeBox, server: grpc.aio.Server) -> None:
     turn_service_pb2_grpc.add_TurnServiceServicer_to_server(Turns(box), server)
     provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(Providers(box), server)
     job_service_pb2_grpc.add_JobServiceServicer_to_server(Jobs(box), server)
-    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(Audit(box), server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(Audit(box), server)  # type: ignore[abstract]
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(Health(), server)
 
 

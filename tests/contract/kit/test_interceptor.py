@@ -80,7 +80,7 @@ class Served:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Served]:
-    handler = Handler()
+    handler = Handler()  # type: ignore[abstract]
 
     def register(server: grpc.aio.Server) -> None:
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(handler, server)
