@@ -1,6 +1,7 @@
 """What runs on one machine: every process of the mesh, with what it needs and what it is told."""
 
 import asyncio
+import errno
 import http.client
 import socket
 import sys
@@ -16,6 +17,7 @@ from services.box.home import MARK, Home
 from services.box.probes import UnixConnection, grpc_probe, http_probe
 from services.box.process import Probe, ProcessSpec
 from services.box.settings import Settings
+from services.box.transport import Certificate, Door, Mesh, check_certificate
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +64,8 @@ class Installation:
             access_log=self.home.logs / "access.log",
             api_address=self._address("api"),
             runtime_address=self._address("runtime"),
-            mesh=envoy.Mesh(
+            door=self._door(),
+            mesh=Mesh(
                 self.home.certificates / "envoy", self.home.envoy, self.home.installation_file.read_text().strip()
             ),
             cors_origins=tuple(origin.strip() for origin in self.settings.cors_origins.split(",") if origin.strip()),
@@ -101,16 +104,28 @@ class Installation:
 
     def refuse_taken_port(self) -> None:
         """Refuse to start when the port of the edge belongs to another program."""
-        with socket.socket() as probe:
+        family = socket.AF_INET6 if ":" in self.settings.bind else socket.AF_INET
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", self.settings.port))
+                probe.bind((self.settings.bind, self.settings.port))
             except PermissionError:
                 raise PortTaken(f"port {self.settings.port} needs root; set OIAB_PORT to one above 1023") from None
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    raise PortTaken(f"OIAB_BIND: this machine has no address {self.settings.bind}") from None
                 raise PortTaken(
                     f"port {self.settings.port} is taken by another program; end that, or set OIAB_PORT to a free port"
                 ) from None
+
+    def _door(self) -> Door:
+        """Where people come in."""
+        settings = self.settings
+        if not (settings.tls_certificate and settings.tls_key):
+            return Door(settings.bind)
+        check_certificate(settings.tls_certificate, settings.tls_key)
+        file = self.home.envoy / "edge_certificate.yaml"
+        return Door(settings.bind, Certificate(settings.tls_certificate, settings.tls_key, file))
 
     def _service(self, name: str, needs: tuple[str, ...], database_url: str) -> ProcessSpec:
         env = self.environment()
