@@ -89,6 +89,7 @@ async def opened(
     keyring: Keyring,
     operator_key: str,
     audits: audit_service_pb2_grpc.AuditServiceStub,
+    passwords: Passwords | None = None,
 ) -> AsyncIterator[Room]:
     """Put the room together, and keep it going until the block ends.
 
@@ -97,6 +98,7 @@ async def opened(
         keyring: From which the keys of tokens are derived.
         operator_key: The key of the box. Empty: it has none.
         audits: Where audit records are brought.
+        passwords: How passwords are kept. None means as they should be.
     """
     url = settings.database_url
     await asyncio.to_thread(migrate, url, SCHEMA, MIGRATIONS)
@@ -106,7 +108,7 @@ async def opened(
         access_tokens = AccessTokens(signing_keys(keyring))
         standings = Standings()
         authenticator = Authenticator(store, access_tokens, standings, operator_key, remote_key=settings.api_key_remote)
-        desk = Desk(store, Issuer(access_tokens, refresh_keys(keyring)), Passwords())
+        desk = Desk(store, Issuer(access_tokens, refresh_keys(keyring)), passwords or Passwords())
         background = [
             asyncio.create_task(Listener(url, standings).run()),
             asyncio.create_task(authenticator.run()),
