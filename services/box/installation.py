@@ -16,6 +16,7 @@ from services.box.errors import BoxError
 from services.box.home import MARK, Home
 from services.box.probes import UnixConnection, grpc_probe, http_probe
 from services.box.process import Probe, ProcessSpec
+from services.box.roles import Logins
 from services.box.settings import Settings
 from services.box.transport import Certificate, Door, Mesh, check_certificate
 
@@ -24,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 # They are started at once: each finds the others when they are there.
 SERVICES = ("audit", "queue", "runtime", "sandbox", "api", "worker")
 SERVERS = ("api", "audit", "queue", "runtime", "sandbox")
-WITHOUT_DATABASE = frozenset({"worker"})
 
 # Of our own environment a process gets only this: somebody's keys and tokens are none of its business.
 PASSED = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")
@@ -43,12 +43,12 @@ class Installation:
     settings: Settings
     environ: Mapping[str, str]
 
-    def processes(self, database_url: str, database: ProcessSpec | None) -> list[ProcessSpec]:
+    def processes(self, logins: Logins, database: ProcessSpec | None) -> list[ProcessSpec]:
         """Every process, the database first unless it is somebody else's."""
         edge = self.edge()
         configuration = envoy.prepare(self.home.envoy, edge, envoy.render(edge, read_contract()))
         needs = ("postgres",) if database else ()
-        found = [self._service(name, needs, database_url) for name in SERVICES]
+        found = [self._service(name, needs, logins) for name in SERVICES]
         found.append(envoy.spec(configuration, edge, self.environment()))
         if self.settings.demo_model:
             found.append(self._demo_model())
@@ -77,7 +77,7 @@ class Installation:
         passed = {
             name: value
             for name, value in self.environ.items()
-            if name in PASSED or (name.startswith(PASSED_PREFIXES) and name != "OIAB_DATABASE_URL")
+            if name in PASSED or (name.startswith(PASSED_PREFIXES) and "DATABASE" not in name)
         }
         addresses = {f"OIAB_{name.upper()}_ADDRESS": self._address(name) for name in SERVERS}
         return (
@@ -127,10 +127,8 @@ class Installation:
         file = self.home.envoy / "edge_certificate.yaml"
         return Door(settings.bind, Certificate(settings.tls_certificate, settings.tls_key, file))
 
-    def _service(self, name: str, needs: tuple[str, ...], database_url: str) -> ProcessSpec:
-        env = self.environment()
-        if name not in WITHOUT_DATABASE:
-            env["OIAB_DATABASE_URL"] = database_url
+    def _service(self, name: str, needs: tuple[str, ...], logins: Logins) -> ProcessSpec:
+        env = self.environment() | logins.environment(name)
         if name == "api":
             env["ORGINABOX_API_KEY"] = self.home.api_key(self.environ)
         path = self.home.socket(name)
@@ -161,12 +159,12 @@ class Installation:
         return f"unix://{self.home.socket(name)}"
 
 
-async def database(home: Home, settings: Settings, env: Mapping[str, str]) -> tuple[str, ProcessSpec | None]:
-    """The address of the database, and its process unless it is somebody else's."""
+async def database(home: Home, settings: Settings, env: Mapping[str, str]) -> tuple[Logins, ProcessSpec | None]:
+    """How the services sign in to the database, and its process unless it is somebody else's."""
     if settings.database_url:
-        url = settings.database_url.get_secret_value()
-        await asyncio.to_thread(postgres.check_external, url)
-        return url, None
+        logins = external_logins(home, settings.database_url.get_secret_value())
+        await asyncio.to_thread(postgres.prepare_external, logins)
+        return logins, None
     passwords = {
         postgres.OWNER: home.secret("postgres_password"),
         postgres.SUPERUSER: home.secret("postgres_superuser_password"),
@@ -174,4 +172,9 @@ async def database(home: Home, settings: Settings, env: Mapping[str, str]) -> tu
     server = postgres.Postgres(home.postgres, home.run, passwords)
     lock = await postgres.lock_data(home.postgres)
     await asyncio.to_thread(server.create)
-    return server.url, server.spec(lock, env)
+    return server.logins, server.spec(lock, env)
+
+
+def external_logins(home: Home, url: str) -> Logins:
+    """How the services sign in to a database of somebody else's. The same for ever, for an administrator may set it."""
+    return Logins(url, home.secret("postgres_roles"))
