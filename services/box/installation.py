@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from services.box import envoy, postgres
+from services.box import envoy, keyring_environment, postgres
 from services.box.contract import read_contract
 from services.box.errors import BoxError
 from services.box.home import MARK, Home
@@ -131,6 +131,8 @@ class Installation:
         env = self.environment() | logins.environment(name)
         if name == "api":
             env["ORGINABOX_API_KEY"] = self.home.api_key(self.environ)
+        if name in keyring_environment.ROOMS:
+            env |= keyring_environment.keyring_environment(self.environ)
         path = self.home.socket(name)
         return ProcessSpec(
             name=name,
