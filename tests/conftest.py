@@ -1,9 +1,10 @@
 """Fixtures that all tests share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from services.kit.tenancy import as_system
 from tests.postgres import TestServer, postgres_server
 
 
@@ -12,6 +13,13 @@ def postgres() -> Iterator[TestServer]:
     """The PostgreSQL server of this run."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture
+async def of_the_system() -> AsyncIterator[None]:
+    """Let a test, and what it calls, work for the system, as a loop of a service does."""
+    with as_system():
+        yield
 
 
 @pytest.fixture

@@ -11,10 +11,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from services.box.postgres import EXTENSIONS, binary, own_namespace
+from services.box.postgres import EXTENSIONS, OWNER, binary, own_namespace
+from services.box.roles import migrations
 from services.kit.migrate import migrate
+from services.kit.tenancy import DatabaseUrls, service_roles
+
+SPARE_SCHEMA = "room"
+"""A schema that no service has, for tests of what all schemas have in common."""
 
 ROOMS = Path(__file__).parents[1] / "services"
 
@@ -32,15 +37,21 @@ class TestServer:
         self._templates: dict[tuple[str, ...], str] = {}
 
     def url(self, database: str) -> str:
-        """The address of a database."""
+        """The address of a database for its administrator, who is above all policies."""
         return f"postgresql://postgres@/{database}?host={quote(str(self._folder))}"
 
+    def make_roles(self) -> None:
+        """Make the roles that an installation has: the owner of the tables, and the logins of the services."""
+        schemas = {*migrations(), SPARE_SCHEMA}
+        for role in (OWNER, *(role for schema in sorted(schemas) for role in service_roles(schema).both)):
+            self._administer(f"CREATE ROLE {role} LOGIN")
+
     def database(self, *rooms: str) -> str:
-        """The address of a new database with the schemas of the rooms."""
+        """The address of a new database with the schemas of the rooms, for its administrator."""
         if rooms not in self._templates:
             self._templates[rooms] = self._make_template(rooms)
         name = f"test_{uuid.uuid4().hex}"
-        self._administer(f"CREATE DATABASE {name} TEMPLATE {self._templates[rooms]} STRATEGY file_copy")
+        self._administer(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {self._templates[rooms]} STRATEGY file_copy")
         return self.url(name)
 
     def drop(self, url: str) -> None:
@@ -49,17 +60,39 @@ class TestServer:
 
     def _make_template(self, rooms: tuple[str, ...]) -> str:
         name = "_".join(("template", *rooms))
-        self._administer(f"CREATE DATABASE {name}")
+        self._administer(f"CREATE DATABASE {name} OWNER {OWNER}")
         with psycopg.connect(self.url(name), autocommit=True) as connection:
             for extension in EXTENSIONS:
                 connection.execute(f"CREATE EXTENSION {extension}".encode())
         for room in rooms:
-            migrate(self.url(name), room, ROOMS / room / "migrations")
+            migrate(as_owner(self.url(name)), room, ROOMS / room / "migrations")
         return name
 
     def _administer(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+def as_administrator(url: str) -> str:
+    """The address for who is above all policies, of a database whose address is another's."""
+    return make_conninfo(url, user="postgres")
+
+
+def as_owner(url: str) -> str:
+    """The address for the role that owns the tables, and that migrations run as."""
+    return make_conninfo(url, user=OWNER)
+
+
+def as_service(url: str, schema: str) -> DatabaseUrls:
+    """The addresses for the two logins of a service: what a service under test is given."""
+    roles = service_roles(schema)
+    return DatabaseUrls(make_conninfo(url, user=roles.tenant), make_conninfo(url, user=roles.system))
+
+
+def as_settings(url: str, schema: str) -> dict[str, str]:
+    """The same as settings of the service."""
+    urls = as_service(url, schema)
+    return {"database_url": urls.tenant, "database_system_url": urls.system}
 
 
 @contextmanager
@@ -74,8 +107,10 @@ def postgres_server() -> Iterator[TestServer]:
             env=os.environ | {"LC_ALL": "C.UTF-8"},
         )
         try:
-            _wait_until_ready(TestServer(Path(folder)))
-            yield TestServer(Path(folder))
+            made = TestServer(Path(folder))
+            _wait_until_ready(made)
+            made.make_roles()
+            yield made
         finally:
             server.send_signal(2)
             server.wait(20)

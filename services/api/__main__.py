@@ -3,7 +3,6 @@
 import asyncio
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import grpc
 from orginabox.api.v1 import (
@@ -41,9 +40,9 @@ from services.kit.courier import AuditCourier
 from services.kit.gate import Gate
 from services.kit.identity import single_operator
 from services.kit.metrics import telling
-from services.kit.migrate import migrate
 from services.kit.postgres import Database
 from services.kit.server import run, serve
+from services.kit.tenancy import as_system
 from services.kit.user_token import hand_over
 
 SERVICES = (
@@ -60,9 +59,8 @@ SERVICES = (
 async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
     """Put Api together and serve it until told to stop."""
     identity = settings.identity("api")
-    await asyncio.to_thread(migrate, settings.database_url, "api", Path(__file__).with_name("migrations"))
     async with (
-        Database(settings.database_url, "api", QUERIES, size=16) as database,
+        Database(settings.database_urls(), "api", QUERIES, size=16) as database,
         connect(settings.address("queue"), to="queue", identity=identity) as to_queue,
         connect(settings.address("sandbox"), to="sandbox", identity=identity) as to_sandbox,
         connect(settings.address("runtime"), to="runtime", identity=identity) as to_runtime,
@@ -84,14 +82,15 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             job_service_pb2_grpc.add_JobServiceServicer_to_server(JobHandler(store, queue), server)
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
 
-        background = [
-            asyncio.create_task(Dispatcher(store, queue, sandboxes).run()),
-            asyncio.create_task(AuditCourier(database.transaction, audits, store.recorded).run()),
-            asyncio.create_task(Reaper(store, feeds, queue, sandboxes).run()),
-            asyncio.create_task(Courier(store, sandboxes).run()),
-            asyncio.create_task(neighbours.run(feeds.hear)),
-            asyncio.create_task(LogKeeper(store, timedelta(settings.log_retention_days), mapping.answer_of).run()),
-        ]
+        with as_system():  # each loop keeps the scope in which it begins
+            background = [
+                asyncio.create_task(Dispatcher(store, queue, sandboxes).run()),
+                asyncio.create_task(AuditCourier(database.transaction, audits, store.recorded).run()),
+                asyncio.create_task(Reaper(store, feeds, queue, sandboxes).run()),
+                asyncio.create_task(Courier(store, sandboxes).run()),
+                asyncio.create_task(neighbours.run(feeds.hear)),
+                asyncio.create_task(LogKeeper(store, timedelta(settings.log_retention_days), mapping.answer_of).run()),
+            ]
         gate = Gate(single_operator(settings.key()), hand_over)
         with telling(settings.metrics_at("api")):
             await serve(settings.address("api"), SERVICES, register, identity=identity, gate=gate, stop=stop)

@@ -22,6 +22,7 @@ from services.api.store import Store
 from services.kit import telemetry
 from services.kit.errors import ServiceUnavailable
 from services.kit.status import reason_of
+from services.kit.tenancy import as_tenant
 
 POLL_SECONDS = 1.0
 SOON_SECONDS = 0.2
@@ -53,7 +54,8 @@ class Courier:
         wanted, wait = self._store.sent[Receiver.SANDBOX], SOON_SECONDS
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(wanted.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await wanted.wait()
             wanted.clear()
             try:
                 steers = await inbox.list_open_steers(self._store)
@@ -95,7 +97,7 @@ class Courier:
             if arrived is Arrived.TOO_LATE:
                 late.append(steer)
         if late:
-            with suppress(SessionNotFound):
+            with suppress(SessionNotFound), as_tenant(late[0].tenant_id):
                 await inbox.steers_were_late(self._store, late)
 
     async def _deliver(self, steer: Steer) -> Arrived:
@@ -112,5 +114,6 @@ class Courier:
         except grpc.aio.AioRpcError as error:
             telemetry.log().info("steer waits", turn_id=str(steer.turn_id), late=steer.late, reason=reason_of(error))
             return Arrived.TOO_LATE if steer.late and error.code() not in _AWAY else Arrived.NOT_YET
-        await inbox.steer_delivered(self._store, steer)
+        with as_tenant(steer.tenant_id):
+            await inbox.steer_delivered(self._store, steer)
         return Arrived.YES

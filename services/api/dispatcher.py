@@ -18,6 +18,7 @@ from services.api.outbox import Outgoing, Receiver
 from services.api.store import Store
 from services.kit import telemetry
 from services.kit.errors import ServiceUnavailable
+from services.kit.tenancy import as_tenant
 
 POLL_SECONDS = 1.0
 TURN_ATTEMPTS = 20
@@ -47,7 +48,8 @@ class Dispatcher:
         wanted = self._store.sent[receiver]
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(wanted.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await wanted.wait()
             wanted.clear()
             try:
                 while waiting := await self._read(receiver):
@@ -90,14 +92,15 @@ class Dispatcher:
                 trace_parent=message.message["trace_parent"],
             )
         )
-        await inbox.save_job(
-            self._store,
-            message.tenant_id,
-            UUID(message.message["session_id"]),
-            UUID(turn_id),
-            UUID(answer.job.job_id),
-            message.number,
-        )
+        with as_tenant(message.tenant_id):
+            await inbox.save_job(
+                self._store,
+                message.tenant_id,
+                UUID(message.message["session_id"]),
+                UUID(turn_id),
+                UUID(answer.job.job_id),
+                message.number,
+            )
 
     async def _forget(self, waiting: list[Outgoing]) -> None:
         for message in waiting:

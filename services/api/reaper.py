@@ -15,6 +15,7 @@ from services.api.turn import Ending, Turn, TurnNotFound, TurnState
 from services.kit import telemetry
 from services.kit.errors import ServiceUnavailable
 from services.kit.status import reason_of
+from services.kit.tenancy import as_tenant
 
 SWEEP_SECONDS = 5.0
 
@@ -64,7 +65,7 @@ class Reaper:
         telemetry.log().warning("turn given up", turn_id=str(turn.id), job_id=str(turn.job_id))
         if turn.state is TurnState.RUNNING:
             await abort_run(self._sandboxes, turn.id)  # no worker hears of it any more
-        with suppress(TurnNotFound):  # its session was deleted meanwhile
+        with suppress(TurnNotFound), as_tenant(turn.tenant_id):  # its session was deleted meanwhile
             if events := await operations.fail_turn(self._store, turn, ending, mapping.ending_event):
                 self._feeds.publish(turn.id, events)
 

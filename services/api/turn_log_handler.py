@@ -53,9 +53,7 @@ class TurnLogHandler(turn_log_service_pb2_grpc.TurnLogServiceServicer):
         if turn.lease_token != first.lease_token:
             raise LeaseLost(turn_id)
         with self._feeds.write(turn_id) as feed:
-            writer = LogWriter(
-                self._store, feed, self._feeds.neighbours, turn_id, first.lease_token, turn.last_sequence
-            )
+            writer = LogWriter(self._store, feed, self._feeds.neighbours, turn, first.lease_token)
             accepting = asyncio.create_task(_accept(writer, first, request_iterator))
             try:
                 async for durable in writer.flushes():

@@ -10,14 +10,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from uuid import UUID
 
 from services.api import operations
 from services.api.feed import Feed
 from services.api.metrics import APPENDED, FLUSH_TIME, FLUSHED
 from services.api.neighbours import Neighbours
 from services.api.store import Store
-from services.api.turn import Event, LeaseLost
+from services.api.turn import Event, LeaseLost, Turn
+from services.kit.tenancy import as_tenant
 
 FLUSH_SECONDS = 0.02
 """How long events gather between two commits. Readers wait for it, but at 50 events a second none has to."""
@@ -40,20 +40,18 @@ class LogWriter:
         store: Where the log is kept.
         feed: The live end of the log.
         neighbours: The other replicas, which may have readers of the log.
-        turn_id: The turn.
+        turn: The turn, with the log as far as it goes.
         lease_token: The fence token with which the log was opened.
-        last_sequence: Where the log ends.
     """
 
-    def __init__(
-        self, store: Store, feed: Feed, neighbours: Neighbours, turn_id: UUID, lease_token: str, last_sequence: int
-    ) -> None:
+    def __init__(self, store: Store, feed: Feed, neighbours: Neighbours, turn: Turn, lease_token: str) -> None:
         self._store = store
         self._feed = feed
         self._neighbours = neighbours
-        self._turn_id = turn_id
+        self._turn_id = turn.id
+        self._tenant_id = turn.tenant_id
         self._lease_token = lease_token
-        self._last = last_sequence
+        self._last = turn.last_sequence
         self._pending: list[Event] = []
         self._gathered = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -109,7 +107,8 @@ class LogWriter:
     async def _flush(self, batch: list[Event]) -> Durable:
         began = time.perf_counter()
         try:
-            turn = await operations.append_events(self._store, self._turn_id, self._lease_token, batch)
+            with as_tenant(self._tenant_id):
+                turn = await operations.append_events(self._store, self._turn_id, self._lease_token, batch)
         except LeaseLost:
             self._feed.wake()
             raise

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import grpc
 from orginabox.audit.v1 import audit_service_pb2_grpc
@@ -13,18 +12,15 @@ from services.audit.handler import AuditHandler
 from services.audit.housekeeping import expire_for_ever, verify_for_ever
 from services.audit.notary import Notary
 from services.audit.places import places_of
-from services.audit.resealing import reseal
 from services.audit.settings import AuditSettings
 from services.audit.store import QUERIES, SCHEMA, Store
 from services.audit.streaming import Streamer, receiver_of
 from services.audit.verification import Verifier
 from services.kit.metrics import telling
-from services.kit.migrate import migrate
 from services.kit.postgres import Database
 from services.kit.server import run, serve
 
 SERVICES = ("orginabox.audit.v1.AuditService",)
-MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,7 @@ def main() -> None:
 async def serve_audit(settings: AuditSettings, stop: asyncio.Event) -> None:
     """Put the parts together and serve."""
     identity = settings.identity("audit")
-    await asyncio.to_thread(migrate, settings.database_url, SCHEMA, MIGRATIONS)
-    await asyncio.to_thread(reseal, settings.database_url, SCHEMA)
-    async with Database(settings.database_url, SCHEMA, QUERIES) as database:
+    async with Database(settings.database_system_url or settings.database_url, SCHEMA, QUERIES) as database:
         room = furnish(settings, Store(database))
         background = [
             asyncio.create_task(room.notary.run()),

@@ -20,7 +20,11 @@ from services.audit.checkpoint import SigningKey
 
 TIMEOUT_SECONDS = 10.0
 _DASH = "\N{EM DASH} "
+TORN = "--- torn ---"
+"""The line after what a crash left half written."""
 _TAIL = 65_536
+_MOST = 10**19 - 1
+"""More records than there will be: buckets list by name, and only from its beginning."""
 
 
 class PlaceUnreachable(Exception):
@@ -53,8 +57,8 @@ class FilePlace:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b") as file:
                 torn = file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
-                # What a crash left half written stays, on lines of its own: readers know where a note begins.
-                file.write((b"\n" if torn else b"") + note.encode())
+                # What a crash left half written stays, and is said to be so.
+                file.write((f"\n{TORN}\n".encode() if torn else b"") + note.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -88,8 +92,8 @@ class S3Place:
         self._made: Any = None
 
     def push(self, size: int, note: str) -> None:
-        """Put the note. Its name sorts by size, and a note that is there is not replaced by another."""
-        key = f"{self._prefix}{size:020}.checkpoint"
+        """Put the note. The newest sorts first, and a note that is there is not replaced by another."""
+        key = f"{self._prefix}{_MOST - size:019}-{size}.checkpoint"
         try:
             self._client().put_object(
                 Bucket=self._bucket,
@@ -105,13 +109,13 @@ class S3Place:
             raise PlaceUnreachable(type(error).__name__) from error
 
     def newest(self) -> str | None:
-        """The note of the largest size."""
+        """The note that sorts first."""
         try:
-            pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
-            last = max((found["Key"] for page in pages for found in page.get("Contents", ())), default=None)
-            if last is None:
+            found = self._client().list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+            first = next((one["Key"] for one in found.get("Contents", ())), None)
+            if first is None:
                 return None
-            body: bytes = self._client().get_object(Bucket=self._bucket, Key=last)["Body"].read()
+            body: bytes = self._client().get_object(Bucket=self._bucket, Key=first)["Body"].read()
         except ClientError as error:
             raise PlaceUnreachable(error.response["Error"]["Code"]) from error
         except BotoCoreError as error:
@@ -164,16 +168,15 @@ def _size_of(note: str) -> int:
 def split_notes(text: str, origin: str) -> list[str]:
     """The whole notes of a log in a text of notes that follow each other; what is torn is left out."""
     notes, begun = list[str](), list[str]()
-    for line in text.split("\n"):
-        if line == origin:
+    for line in text.split("\n")[:-1]:
+        if line == TORN and notes and not begun:
+            notes.pop()
+        if line in {origin, TORN}:
             begun = []
         begun.append(line)
         if line.startswith(_DASH) and begun[0] == origin:
             notes.append("\n".join(begun) + "\n")
             begun = []
-    # The last line of a torn note may look whole; a whole one ends with the line.
-    if notes and not text.endswith("\n") and text.endswith(notes[-1].rstrip("\n")):
-        notes.pop()
     return notes
 
 

@@ -2,8 +2,11 @@
 
 A batch is one transaction; a process that is killed goes on where the last one ended. The rows keep their numbers. The
 earlier table is dropped when every one of its rows is sealed.
+
+Who owns the tables runs it after the migrations: `OIAB_DATABASE_URL=... python -m services.audit.resealing`.
 """
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -45,7 +48,9 @@ def reseal(url: str, schema: str) -> int:
         schema: The schema of Audit.
     """
     count = 0
-    with psycopg.connect(url, options=f"-c search_path={schema},public", row_factory=dict_row) as connection:
+    with psycopg.connect(
+        url, options=f"-c search_path={schema} -c oiab.owner=works", row_factory=dict_row
+    ) as connection:
         if not _exists(connection):
             return 0
         while done := _reseal_some(connection):
@@ -125,3 +130,7 @@ def _write(connection: Connection, sealed: list[Sealed]) -> None:
 
 def _place(skeleton: Skeleton) -> tuple[UUID, int]:
     return skeleton.tenant_id, skeleton.sequence
+
+
+if __name__ == "__main__":
+    reseal(os.environ["OIAB_DATABASE_URL"], "audit")

@@ -9,6 +9,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -88,20 +89,23 @@ class SyslogReceiver:
                 if reader.at_eof():
                     raise ConnectionResetError("the server has closed the connection")
         except (OSError, TimeoutError) as error:
-            self._close()
+            await self.close()
             raise ReceiverAway(type(error).__name__) from error
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._streams and self._streams[0].at_eof():
-            self._close()
+            await self.close()
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port, ssl=self._context)
         return self._streams
 
-    def _close(self) -> None:
+    async def close(self) -> None:
+        """End the connection; the next batch makes a new one."""
         if self._streams:
-            self._streams[1].close()
-        self._streams = None
+            writer, self._streams = self._streams[1], None
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
 
 class Streamer:

@@ -17,11 +17,13 @@ from services.box.errors import BoxError
 from services.box.home import Home
 from services.box.settings import Settings
 from services.box.state import running_state
+from services.box.transport import check_certificate
 
 FREE_BYTES = 2 * 1024**3
 OLDEST_PYTHON = (3, 11)
 OLDEST_NODE = 20
 AUTHORITY_WARNING = timedelta(days=90)
+EDGE_WARNING = timedelta(days=14)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def examine(home: Home, settings: Settings) -> Iterator[Check]:
     yield _certificates(home)
     yield _disk(home)
     yield _port(home, settings)
+    yield _edge(settings)
 
 
 def _user() -> Check:
@@ -161,6 +164,21 @@ def _port(home: Home, settings: Settings) -> Check:
         taken = client.connect_ex(("127.0.0.1", settings.port)) == 0
     found = f"{settings.port} is taken by another program" if taken else f"{settings.port} is free"
     return Check("port", not taken, found, "set OIAB_PORT to a free port")
+
+
+def _edge(settings: Settings) -> Check:
+    """Who can reach the box, and whether what they say can be seen on the way."""
+    if settings.tls_certificate and settings.tls_key:
+        try:
+            ends = check_certificate(settings.tls_certificate, settings.tls_key)
+        except BoxError as error:
+            return Check("edge", False, str(error))
+        soon = ends - datetime.now(UTC) < EDGE_WARNING
+        found = f"TLS on {settings.bind}, its certificate is good until {ends:%Y-%m-%d}"
+        return Check("edge", True, found, caution="renew OIAB_TLS_CERTIFICATE" if soon else "")
+    if settings.insecure_edge:
+        return Check("edge", True, f"open on {settings.bind}", caution="it needs something before it that speaks TLS")
+    return Check("edge", True, "for this machine only")
 
 
 def _asked(name: str, ask: Callable[[], str]) -> Check:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -17,39 +17,16 @@ from services.box.home import write_private
 from services.box.probes import UnixConnection, http_probe, http_status
 from services.box.process import ProcessSpec
 from services.box.refusals import edge_mappers, model_mappers
-from services.kit.certificates import CERTIFICATE, KEY, ROOTS, dns_name, spiffe_id
+from services.box.transport import Door, Mesh, mesh_secrets, mesh_transport
 
 TEMPLATES = Path(__file__).parents[2] / "envoy"
 NO_CLUSTERS = "# Runtime replaces this file at each apply.\nresources: []\n"
 LOOPBACK_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 DRAIN_SECONDS = 1.0
-_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 
 
 class EnvoyRefused(BoxError):
     """Envoy cannot run as things are."""
-
-
-@dataclass(frozen=True)
-class Mesh:
-    """How Envoy proves to the mesh who it is, and knows whom it calls."""
-
-    certificates: Path
-    """The folder of its certificate, which is renewed while it runs."""
-    folder: Path
-    """Where the files are that tell it of its certificate."""
-    installation: str
-    """The id of the installation."""
-
-    @property
-    def certificate_file(self) -> Path:
-        """Tells Envoy where its certificate is."""
-        return self.folder / "mesh_certificate.yaml"
-
-    @property
-    def roots_file(self) -> Path:
-        """Tells Envoy whose certificates to trust."""
-        return self.folder / "mesh_roots.yaml"
 
 
 @dataclass(frozen=True)
@@ -64,6 +41,7 @@ class Edge:
     api_address: str
     runtime_address: str
     mesh: Mesh
+    door: Door = field(default_factory=Door)
     cors_origins: tuple[str, ...] = ()
     rate_limit: int = 1000
 
@@ -72,7 +50,10 @@ def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET
     """Envoy's configuration."""
     values = {
         "admin_address": _pipe(edge.admin),
-        "edge_address": {"socket_address": {"address": "127.0.0.1", "port_value": edge.port}},
+        "edge_address": edge.door.address(edge.port),
+        "edge_more_addresses": edge.door.more_addresses(edge.port),
+        "edge_inspectors": edge.door.inspectors(),
+        "edge_match": edge.door.plain_match(),
         "model_address": _pipe(edge.model),
         "clusters_file": str(edge.clusters_file),
         "access_log": str(edge.access_log),
@@ -92,22 +73,27 @@ def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET
         "api_endpoints": endpoints("api", edge.api_address),
         "runtime_discovery": discovery(edge.runtime_address),
         "runtime_endpoints": endpoints("runtime", edge.runtime_address),
-        "api_transport": transport("api", edge.mesh),
-        "runtime_transport": transport("runtime", edge.mesh),
+        "api_transport": mesh_transport("api", edge.mesh),
+        "runtime_transport": mesh_transport("runtime", edge.mesh),
     }
     template = Template((TEMPLATES / "envoy.yaml").read_text())
-    return template.substitute({name: json.dumps(value) for name, value in values.items()})
+    return template.substitute({name: json.dumps(value) for name, value in values.items()}, tls_chain=_tls_chain(edge))
 
 
 def prepare(folder: Path, edge: Edge, configuration: str) -> Path:
     """Write what Envoy reads at its start and return where its configuration is."""
     if not edge.clusters_file.exists():
         write_private(edge.clusters_file, NO_CLUSTERS)
-    for file, secret in secrets(edge.mesh).items():
+    for file, secret in secrets_of(edge).items():
         write_private(file, json.dumps({"resources": [secret]}, indent=2) + "\n")
     path = folder / "envoy.yaml"
     write_private(path, configuration)
     return path
+
+
+def secrets_of(edge: Edge) -> dict[Path, dict[str, Any]]:
+    """The files that tell Envoy of its certificates."""
+    return mesh_secrets(edge.mesh) | (edge.door.tls.secrets() if edge.door.tls else {})
 
 
 def spec(configuration: Path, edge: Edge, env: Mapping[str, str]) -> ProcessSpec:
@@ -152,45 +138,13 @@ def endpoints(cluster: str, address: str) -> dict[str, Any]:
     return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]}
 
 
-def transport(service: str, mesh: Mesh) -> dict[str, Any]:
-    """How a service of the mesh is spoken to: by TLS 1.3, and each side proves its name."""
-    name = {"san_type": "URI", "matcher": {"exact": spiffe_id(mesh.installation, service)}}
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": f"{_TLS}.UpstreamTlsContext",
-            "sni": dns_name(service),
-            "max_session_keys": 0,  # a session that is taken up again would outlive its certificate
-            "common_tls_context": {
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-                "alpn_protocols": ["h2"],
-                "tls_certificate_sds_secret_configs": [_from_file("mesh_certificate", mesh.certificate_file)],
-                "combined_validation_context": {
-                    "default_validation_context": {"match_typed_subject_alt_names": [name]},
-                    "validation_context_sds_secret_config": _from_file("mesh_roots", mesh.roots_file),
-                },
-            },
-        },
-    }
-
-
-def secrets(mesh: Mesh) -> dict[Path, dict[str, Any]]:
-    """The files that tell Envoy of its certificate, which it reads again whenever the folder of it changes."""
-    watched = {"path": str(mesh.certificates)}
-    certificate = {
-        "certificate_chain": {"filename": str(mesh.certificates / CERTIFICATE)},
-        "private_key": {"filename": str(mesh.certificates / KEY)},
-        "watched_directory": watched,
-    }
-    roots = {"trusted_ca": {"filename": str(mesh.certificates / ROOTS)}, "watched_directory": watched}
-    return {
-        mesh.certificate_file: {"@type": f"{_TLS}.Secret", "name": "mesh_certificate", "tls_certificate": certificate},
-        mesh.roots_file: {"@type": f"{_TLS}.Secret", "name": "mesh_roots", "validation_context": roots},
-    }
-
-
-def _from_file(name: str, file: Path) -> dict[str, Any]:
-    return {"name": name, "sds_config": {"resource_api_version": "V3", "path_config_source": {"path": str(file)}}}
+def _tls_chain(edge: Edge) -> str:
+    """The filter chain of who comes by TLS: the filters are those of the other, which YAML names and JSON cannot."""
+    if edge.door.tls is None:
+        return ""
+    match = json.dumps({"transport_protocol": "tls"})
+    transport = json.dumps(edge.door.tls.transport())
+    return f"- {{name: tls, filter_chain_match: {match}, transport_socket: {transport}, filters: *edge_filters }}"
 
 
 def _address(address: str) -> dict[str, Any]:

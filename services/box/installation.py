@@ -1,6 +1,7 @@
 """What runs on one machine: every process of the mesh, with what it needs and what it is told."""
 
 import asyncio
+import errno
 import http.client
 import socket
 import sys
@@ -9,20 +10,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from services.box import envoy, postgres
+from services.box import envoy, keyring_environment, postgres
 from services.box.contract import read_contract
 from services.box.errors import BoxError
 from services.box.home import MARK, Home
 from services.box.probes import UnixConnection, grpc_probe, http_probe
 from services.box.process import Probe, ProcessSpec
+from services.box.roles import Logins
 from services.box.settings import Settings
+from services.box.transport import Certificate, Door, Mesh, check_certificate
 
 ROOT = Path(__file__).parents[2]
 
 # They are started at once: each finds the others when they are there.
 SERVICES = ("audit", "queue", "runtime", "sandbox", "api", "worker")
 SERVERS = ("api", "audit", "queue", "runtime", "sandbox")
-WITHOUT_DATABASE = frozenset({"worker"})
 
 # Of our own environment a process gets only this: somebody's keys and tokens are none of its business.
 PASSED = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")
@@ -41,12 +43,12 @@ class Installation:
     settings: Settings
     environ: Mapping[str, str]
 
-    def processes(self, database_url: str, database: ProcessSpec | None) -> list[ProcessSpec]:
+    def processes(self, logins: Logins, database: ProcessSpec | None) -> list[ProcessSpec]:
         """Every process, the database first unless it is somebody else's."""
         edge = self.edge()
         configuration = envoy.prepare(self.home.envoy, edge, envoy.render(edge, read_contract()))
         needs = ("postgres",) if database else ()
-        found = [self._service(name, needs, database_url) for name in SERVICES]
+        found = [self._service(name, needs, logins) for name in SERVICES]
         found.append(envoy.spec(configuration, edge, self.environment()))
         if self.settings.demo_model:
             found.append(self._demo_model())
@@ -62,7 +64,8 @@ class Installation:
             access_log=self.home.logs / "access.log",
             api_address=self._address("api"),
             runtime_address=self._address("runtime"),
-            mesh=envoy.Mesh(
+            door=self._door(),
+            mesh=Mesh(
                 self.home.certificates / "envoy", self.home.envoy, self.home.installation_file.read_text().strip()
             ),
             cors_origins=tuple(origin.strip() for origin in self.settings.cors_origins.split(",") if origin.strip()),
@@ -74,7 +77,7 @@ class Installation:
         passed = {
             name: value
             for name, value in self.environ.items()
-            if name in PASSED or (name.startswith(PASSED_PREFIXES) and name != "OIAB_DATABASE_URL")
+            if name in PASSED or (name.startswith(PASSED_PREFIXES) and "DATABASE" not in name)
         }
         addresses = {f"OIAB_{name.upper()}_ADDRESS": self._address(name) for name in SERVERS}
         return (
@@ -101,23 +104,35 @@ class Installation:
 
     def refuse_taken_port(self) -> None:
         """Refuse to start when the port of the edge belongs to another program."""
-        with socket.socket() as probe:
+        family = socket.AF_INET6 if ":" in self.settings.bind else socket.AF_INET
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", self.settings.port))
+                probe.bind((self.settings.bind, self.settings.port))
             except PermissionError:
                 raise PortTaken(f"port {self.settings.port} needs root; set OIAB_PORT to one above 1023") from None
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    raise PortTaken(f"OIAB_BIND: this machine has no address {self.settings.bind}") from None
                 raise PortTaken(
                     f"port {self.settings.port} is taken by another program; end that, or set OIAB_PORT to a free port"
                 ) from None
 
-    def _service(self, name: str, needs: tuple[str, ...], database_url: str) -> ProcessSpec:
-        env = self.environment()
-        if name not in WITHOUT_DATABASE:
-            env["OIAB_DATABASE_URL"] = database_url
+    def _door(self) -> Door:
+        """Where people come in."""
+        settings = self.settings
+        if not (settings.tls_certificate and settings.tls_key):
+            return Door(settings.bind)
+        check_certificate(settings.tls_certificate, settings.tls_key)
+        file = self.home.envoy / "edge_certificate.yaml"
+        return Door(settings.bind, Certificate(settings.tls_certificate, settings.tls_key, file))
+
+    def _service(self, name: str, needs: tuple[str, ...], logins: Logins) -> ProcessSpec:
+        env = self.environment() | logins.environment(name)
         if name == "api":
             env["ORGINABOX_API_KEY"] = self.home.api_key(self.environ)
+        if name in keyring_environment.ROOMS:
+            env |= keyring_environment.keyring_environment(self.environ)
         path = self.home.socket(name)
         return ProcessSpec(
             name=name,
@@ -146,12 +161,12 @@ class Installation:
         return f"unix://{self.home.socket(name)}"
 
 
-async def database(home: Home, settings: Settings, env: Mapping[str, str]) -> tuple[str, ProcessSpec | None]:
-    """The address of the database, and its process unless it is somebody else's."""
+async def database(home: Home, settings: Settings, env: Mapping[str, str]) -> tuple[Logins, ProcessSpec | None]:
+    """How the services sign in to the database, and its process unless it is somebody else's."""
     if settings.database_url:
-        url = settings.database_url.get_secret_value()
-        await asyncio.to_thread(postgres.check_external, url)
-        return url, None
+        logins = external_logins(home, settings.database_url.get_secret_value())
+        await asyncio.to_thread(postgres.prepare_external, logins)
+        return logins, None
     passwords = {
         postgres.OWNER: home.secret("postgres_password"),
         postgres.SUPERUSER: home.secret("postgres_superuser_password"),
@@ -159,4 +174,9 @@ async def database(home: Home, settings: Settings, env: Mapping[str, str]) -> tu
     server = postgres.Postgres(home.postgres, home.run, passwords)
     lock = await postgres.lock_data(home.postgres)
     await asyncio.to_thread(server.create)
-    return server.url, server.spec(lock, env)
+    return server.logins, server.spec(lock, env)
+
+
+def external_logins(home: Home, url: str) -> Logins:
+    """How the services sign in to a database of somebody else's. The same for ever, for an administrator may set it."""
+    return Logins(url, home.secret("postgres_roles"))

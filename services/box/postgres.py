@@ -7,9 +7,11 @@ import asyncio
 import fcntl
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -20,12 +22,15 @@ import psutil
 
 from services.box.errors import BoxError
 from services.box.process import ProcessSpec
+from services.box.roles import Logins, migrations, refuse_unbound
 
 DATABASE = "orginabox"
 OWNER = "orginabox"
 SUPERUSER = "postgres"
 EXTENSIONS = ("vector", "pg_trgm")
 LOCK_SECONDS = 15.0
+# A crash of a large database, or a migration of one, takes its time.
+PREPARE_SECONDS = 600.0
 
 # The rest is PostgreSQL's default. Memory is for a small machine that runs much else.
 CONFIGURATION = """\
@@ -61,10 +66,13 @@ class Postgres:
         self._run = run
         self._passwords = passwords
         self._configuration = configuration
+        # Nobody but the services of this run has to know it.
+        self.logins = Logins(self.url, secrets.token_hex(32))
+        self._prepared = False
 
     @property
     def url(self) -> str:
-        """Where the services find their database."""
+        """Where the owner of the tables finds them."""
         return self._url(OWNER, DATABASE)
 
     @property
@@ -95,18 +103,24 @@ class Postgres:
             stop_signal=signal.SIGINT,  # a fast shutdown: sessions are ended, nothing is lost
             stop_seconds=20,
             death_signal=signal.SIGINT,
+            start_seconds=PREPARE_SECONDS,
         )
 
     async def _probe(self) -> bool:
-        """Whether the server takes connections and the database is there, made if it was not."""
+        """Whether the server takes connections and the database is there, up to date, with the services' logins."""
         import psycopg
 
         try:
-            await asyncio.to_thread(create_database, self.superuser_url, self._passwords[OWNER])
-            await asyncio.to_thread(create_extensions, self._url(SUPERUSER, DATABASE))
+            await asyncio.to_thread(self._prepare)
         except psycopg.OperationalError:
             return False
         return True
+
+    def _prepare(self) -> None:
+        create_database(self.superuser_url, self._passwords[OWNER])
+        if not self._prepared:
+            prepare(self._url(SUPERUSER, DATABASE), self.logins)
+            self._prepared = True
 
     def _initialise(self) -> None:
         """Run initdb beside the final place, so that a start cut short leaves no half a database."""
@@ -211,6 +225,79 @@ def create_extensions(url: str) -> None:
                     f"the role in OIAB_DATABASE_URL may not make the extension {name}; "
                     f"run CREATE EXTENSION {name} in that database as its administrator"
                 ) from None
+
+
+def prepare(administrator_url: str, logins: Logins) -> None:
+    """Make the database what the services of this version need: extensions, their logins, and their tables.
+
+    Args:
+        administrator_url: The address of the database for a role that may make extensions and roles, if any may.
+        logins: The logins, and the address for the owner of the tables.
+
+    Raises:
+        BoxError: It cannot be made so; the message says why.
+    """
+    import psycopg
+
+    create_extensions(administrator_url)
+    with psycopg.connect(administrator_url, autocommit=True, connect_timeout=5) as connection:
+        try:
+            logins.make(connection)
+        except psycopg.errors.InsufficientPrivilege:
+            logins.check()
+        refuse_unbound(connection)
+    bring_up_to_date(logins.url)
+
+
+def bring_up_to_date(owner_url: str) -> None:
+    """Apply the migrations of every service. Services find their tables ready, and may not change them."""
+    import psycopg
+
+    from services.kit.migrate import MigrationChanged, RolesMissing, migrate
+
+    for schema, folder in migrations().items():
+        try:
+            migrate(owner_url, schema, folder)
+        except (MigrationChanged, RolesMissing) as error:
+            raise PostgresRefused(str(error)) from None
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:
+            raise PostgresRefused(
+                f"the tables of {schema} cannot be brought up to date: {_first_line(error)}"
+            ) from error
+    _reseal(owner_url)
+
+
+def _reseal(owner_url: str) -> None:
+    """Let Audit seal the records of an earlier version, if there are any."""
+    import psycopg
+
+    with psycopg.connect(owner_url, connect_timeout=5) as connection:
+        found = connection.execute("SELECT to_regclass('audit.unsealed_record') IS NOT NULL").fetchone()
+    if found == (True,):
+        done = subprocess.run(
+            (sys.executable, "-m", "services.audit.resealing"),
+            env={**os.environ, "OIAB_DATABASE_URL": owner_url},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise PostgresRefused(f"the audit records of an earlier version cannot be sealed: {done.stderr[-500:]}")
+
+
+def prepare_external(logins: Logins) -> None:
+    """Make a database of somebody else's ready, or refuse it with a sentence that says why."""
+    import psycopg
+
+    try:
+        prepare(logins.url, logins)
+    except psycopg.OperationalError as error:
+        raise PostgresRefused(f"the database in OIAB_DATABASE_URL cannot be reached: {_first_line(error)}") from None
+    except psycopg.ProgrammingError as error:
+        raise PostgresRefused(f"OIAB_DATABASE_URL cannot be used: {_first_line(error)}") from None
 
 
 def check_external(url: str) -> None:

@@ -14,12 +14,13 @@ from services.box.home import Home
 from services.box.installation import Installation, database
 from services.box.leftovers import end_leftovers
 from services.box.process import Phase, ProcessSpec, ProcessState
+from services.box.roles import Logins
 from services.box.settings import read_settings
 from services.box.state import BoxPhase, BoxState, read_state, write_state
 from services.box.supervisor import Supervisor
 
 T = TypeVar("T")
-Processes = Callable[[Installation, str, ProcessSpec | None], list[ProcessSpec]]
+Processes = Callable[[Installation, Logins, ProcessSpec | None], list[ProcessSpec]]
 
 
 def run(

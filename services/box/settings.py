@@ -1,5 +1,8 @@
 """What may be set about an installation: from the environment, else from the home's config.env, else a default."""
 
+from ipaddress import ip_address
+from pathlib import Path
+
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -13,7 +16,17 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="OIAB_", extra="ignore", frozen=True, env_ignore_empty=True)
 
     port: int = Field(8787, ge=1, le=65535)
-    """The port of the edge on 127.0.0.1: REST, SSE, gRPC and gRPC-Web."""
+    """The port of the edge: REST, SSE, gRPC and gRPC-Web."""
+    bind: str = "127.0.0.1"
+    """The address that the edge listens on, besides 127.0.0.1. `0.0.0.0` is every address of this machine, and `::` is
+    too, with IPv6. Other machines need TLS."""
+    tls_certificate: Path | None = None
+    """The certificate of the edge with its chain (PEM). It is read again when it changes. Programs on this machine may
+    still come without TLS."""
+    tls_key: Path | None = None
+    """The key of that certificate (PEM)."""
+    insecure_edge: bool = False
+    """Let other machines come without TLS, because something before the box sees to it."""
     database_url: SecretStr | None = None
     """A PostgreSQL of yours with pgvector and pg_trgm. Without it the embedded one runs."""
     certificate_seconds: int = Field(86400, ge=2)
@@ -38,9 +51,33 @@ class SettingsRefused(BoxError):
 def read_settings(home: Home) -> Settings:
     """The settings of a home."""
     try:
-        return Settings(_env_file=home.settings_file)  # type: ignore[call-arg]
+        settings = Settings(_env_file=home.settings_file)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsRefused("; ".join(_sentence(found["loc"], found["msg"]) for found in error.errors())) from None
+    refuse_open_door(settings)
+    return settings
+
+
+def refuse_open_door(settings: Settings) -> None:
+    """Refuse an edge through which other machines would see what people say.
+
+    Raises:
+        SettingsRefused: It is not as it has to be.
+    """
+    try:
+        outside = not ip_address(settings.bind).is_loopback
+    except ValueError:
+        raise SettingsRefused(f"OIAB_BIND: {settings.bind!r} is no IP address of this machine") from None
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise SettingsRefused("set OIAB_TLS_CERTIFICATE and OIAB_TLS_KEY, or neither")
+    for variable, path in (("CERTIFICATE", settings.tls_certificate), ("KEY", settings.tls_key)):
+        if path and not path.is_absolute():
+            raise SettingsRefused(f"OIAB_TLS_{variable}: write the whole path, beginning with /")
+    if outside and settings.tls_certificate is None and not settings.insecure_edge:
+        raise SettingsRefused(
+            "OIAB_BIND lets other machines in, and they need TLS: set OIAB_TLS_CERTIFICATE and OIAB_TLS_KEY. If "
+            "something before the box sees to TLS, set OIAB_INSECURE_EDGE=true"
+        )
 
 
 def _sentence(location: tuple[int | str, ...], message: str) -> str:

@@ -39,14 +39,13 @@ class Listener:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _listen(self, connection: psycopg.AsyncConnection) -> None:
-        connection.add_notify_handler(self._hear)
         await connection.execute(f"LISTEN {CHANNEL}")
         self._standings.link(up=True)
         while True:
             async for notification in connection.notifies(timeout=BEAT_SECONDS):
                 self._hear(notification)
             async with asyncio.timeout(BEAT_SECONDS):
-                await connection.execute("SELECT 1")
+                await connection.execute("SELECT 1")  # what is heard meanwhile is told by `notifies`, too
 
     def _hear(self, notification: psycopg.Notify) -> None:
         try:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -39,7 +38,6 @@ from services.kit.caller import Caller
 from services.kit.courier import AuditCourier
 from services.kit.gate import Call
 from services.kit.keyring import Keyring
-from services.kit.migrate import migrate
 from services.kit.postgres import Database
 
 SERVICES = (
@@ -49,7 +47,6 @@ SERVICES = (
     "orginabox.api.v1.ApiTokenService",
     "orginabox.api.v1.TenantService",
 )
-MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,7 @@ async def opened(
     keyring: Keyring,
     operator_key: str,
     audits: audit_service_pb2_grpc.AuditServiceStub,
+    passwords: Passwords | None = None,
 ) -> AsyncIterator[Room]:
     """Put the room together, and keep it going until the block ends.
 
@@ -97,16 +95,16 @@ async def opened(
         keyring: From which the keys of tokens are derived.
         operator_key: The key of the box. Empty: it has none.
         audits: Where audit records are brought.
+        passwords: How passwords are kept. None means as they should be.
     """
-    url = settings.database_url
-    await asyncio.to_thread(migrate, url, SCHEMA, MIGRATIONS)
+    url = settings.identity_database_system_url or settings.database_url
     async with Database(url, SCHEMA, QUERIES) as database:
         store = Store(database)
         await tenant_operations.seed(store)
         access_tokens = AccessTokens(signing_keys(keyring))
         standings = Standings()
         authenticator = Authenticator(store, access_tokens, standings, operator_key, remote_key=settings.api_key_remote)
-        desk = Desk(store, Issuer(access_tokens, refresh_keys(keyring)), Passwords())
+        desk = Desk(store, Issuer(access_tokens, refresh_keys(keyring)), passwords or Passwords())
         background = [
             asyncio.create_task(Listener(url, standings).run()),
             asyncio.create_task(authenticator.run()),

@@ -8,6 +8,10 @@ from services.kit.settings import MeshSettings
 class IdentitySettings(MeshSettings):
     """The settings of identity, which runs within Api."""
 
+    identity_database_url: str = Field(
+        default="", description="The address of PostgreSQL for identity's own login, since it has a schema of its own."
+    )
+    identity_database_system_url: str = Field(default="", description="The same for identity's second login.")
     api_key_remote: bool = Field(
         default=False,
         description="Whether the key of the box opens it from other machines, too. People should sign in instead.",

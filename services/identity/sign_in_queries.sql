@@ -158,7 +158,7 @@ WHERE
 -- name: count_attempt
 -- Count an attempt to sign in as a failure, and say how many there were. What is a day old is forgotten.
 INSERT INTO attempt (tenant_id, subject, failures, wait_until)
-VALUES (%(tenant_id)s::uuid, %(subject)s::text, 1, now())
+VALUES (%(tenant_id)s::uuid, %(subject)s::text, 1, to_timestamp(0))
 ON CONFLICT (tenant_id, subject) DO UPDATE
 SET
     failures = CASE WHEN attempt.change_time < now() - %(forget_after)s::interval THEN 1 ELSE attempt.failures + 1 END,
@@ -176,7 +176,7 @@ DELETE FROM attempt WHERE tenant_id = %(tenant_id)s::uuid AND subject = %(subjec
 
 -- name: take_back_attempt
 -- An attempt was none that failed.
-UPDATE attempt SET failures = greatest(failures - 1, 0), wait_until = now()
+UPDATE attempt SET failures = greatest(failures - 1, 0), wait_until = to_timestamp(0)
 WHERE tenant_id = %(tenant_id)s::uuid AND subject = %(subject)s::text;
 
 -- name: add_device_sign_in

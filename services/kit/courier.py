@@ -47,7 +47,8 @@ class AuditCourier:
         """Bring for ever."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._wanted.wait()
             self._wanted.clear()
             try:
                 await self.drain()

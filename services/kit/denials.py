@@ -15,6 +15,7 @@ from services.kit import telemetry
 from services.kit.courier import Transactions
 from services.kit.errors import ServiceUnavailable
 from services.kit.outbox import Who, record
+from services.kit.tenancy import as_system
 
 WINDOW_SECONDS = 60.0
 MAX_KINDS = 200
@@ -99,8 +100,10 @@ class DenialRecorder:
     async def _write(self, denial: Denial, times: int) -> None:
         payload = {"reason": denial.reason} | ({"times": times} if times > 1 else {})
         try:
-            async with self._transactions() as tx:
-                await record(tx, denial.action, denial.target, who=denial.who, payload=payload)
+            # Whoever was refused has no tenant yet whose rows could be written as theirs.
+            with as_system():
+                async with self._transactions() as tx:
+                    await record(tx, denial.action, denial.target, who=denial.who, payload=payload)
         except ServiceUnavailable as error:
             telemetry.log().error(
                 "a refusal is not on record", target=denial.target, reason=denial.reason, cause=str(error)

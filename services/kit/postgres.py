@@ -1,4 +1,4 @@
-"""The pool of connections, and transactions that run named queries."""
+"""The pools of connections, and transactions that run named queries and see what is their tenant's."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,8 +9,16 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from services.kit.errors import ServiceUnavailable
+from services.kit.tenancy import SYSTEM, DatabaseUrls, Scope, scope
 
 Row = dict[str, Any]
+Pool = AsyncConnectionPool[psycopg.AsyncConnection[Row]]
+
+_BOUND = "SELECT rolsuper OR rolbypassrls AS unbound FROM pg_catalog.pg_roles WHERE rolname = current_user"
+
+
+class RoleUnbound(psycopg.OperationalError):
+    """The login is above row-level security: with it, every tenant would see everything."""
 
 
 class Transaction:
@@ -39,52 +47,59 @@ class Transaction:
 
 
 class Database:
-    """A pool of connections to one schema.
+    """Two pools of connections to one schema: one for the tenants, one for the system.
 
     Args:
-        url: The address of the database in libpq's form.
-        schema: The schema of the service. Every connection has it as its search path, and `public` for extensions.
+        urls: The addresses of the database for the two logins. One address alone is that of a room that tells no scopes
+            yet: all it does is the system's.
+        schema: The schema of the service. Every connection has it as its search path, and nothing else.
         queries: The named queries of the store.
-        size: How many connections at most.
+        size: How many connections for the tenants at most.
+        system_size: How many connections for the system at most.
     """
 
-    def __init__(self, url: str, schema: str, queries: Mapping[str, LiteralString], *, size: int = 8) -> None:
+    def __init__(
+        self,
+        urls: DatabaseUrls | str,
+        schema: str,
+        queries: Mapping[str, LiteralString],
+        *,
+        size: int = 8,
+        system_size: int = 4,
+    ) -> None:
         self._queries = queries
-        self._pool = AsyncConnectionPool(
-            url,
-            connection_class=psycopg.AsyncConnection[Row],
-            kwargs={
-                "row_factory": dict_row,
-                "options": f"-c search_path={schema},public -c idle_in_transaction_session_timeout=60s",
-                "application_name": f"oiab-{schema}",
-            },
-            min_size=1,
-            max_size=size,
-            open=False,
-            timeout=10,
-            # A restarted server leaves dead connections in the pool; a round trip finds them before a query does.
-            check=AsyncConnectionPool.check_connection,
-            # The back-off between tries doubles; given up early, the next caller tries anew without it.
-            reconnect_timeout=2.0,
-        )
+        self._scoped = isinstance(urls, DatabaseUrls)
+        if isinstance(urls, str):
+            urls, system_size = DatabaseUrls(urls, urls), size
+        self._tenants = _pool(urls.tenant, schema, 1, size, bound=self._scoped)
+        self._system = _pool(urls.system, schema, 0, system_size, bound=self._scoped)
 
     async def __aenter__(self) -> Self:
-        await self._pool.open()
+        await self._tenants.open()
+        await self._system.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._pool.close()
+        await self._tenants.close()
+        await self._system.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """Open a transaction: it commits when the block ends, and rolls back when the block raises.
+        """Open a transaction in the current scope: it commits when the block ends, and rolls back when it raises.
 
         Raises:
+            ScopeMissing: Nobody said for whom.
             ServiceUnavailable: The database cannot be reached, or was lost before the commit.
         """
+        current = scope() if self._scoped else SYSTEM
+        pool = self._system if current is SYSTEM else self._tenants
         try:
-            async with self._pool.connection() as connection:
-                yield Transaction(connection, self._queries)
+            connection = await _begun(pool, _begin(current))
+            try:
+                async with connection:  # of a pool: this ends the transaction, not the connection
+                    yield Transaction(connection, self._queries)
+            finally:
+                await pool.putconn(connection)
         except (PoolTimeout, psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout) as error:
             raise ServiceUnavailable(
                 "the database cannot be reached just now; try again in a moment", service="database"
@@ -96,5 +111,61 @@ class Database:
         Raises:
             ServiceUnavailable: It does not.
         """
-        async with self.transaction() as tx:
-            await tx._connection.execute("SELECT 1")  # noqa: SLF001 - the two classes are one thing in two halves
+        try:
+            async with self._tenants.connection() as connection:
+                await connection.execute("SELECT 1")
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            raise ServiceUnavailable(
+                "the database cannot be reached just now; try again in a moment", service="database"
+            ) from error
+
+
+def _pool(url: str, schema: str, least: int, most: int, *, bound: bool) -> Pool:
+    return AsyncConnectionPool(
+        url,
+        connection_class=psycopg.AsyncConnection[Row],
+        kwargs={
+            "autocommit": True,  # a transaction is begun by hand, and named in the same breath
+            "row_factory": dict_row,
+            "options": f"-c search_path={schema} -c idle_in_transaction_session_timeout=60s",
+            "application_name": f"oiab-{schema}",
+        },
+        configure=_refuse_unbound if bound else None,
+        min_size=least,
+        max_size=most,
+        open=False,
+        timeout=10,
+        # The back-off between tries doubles; given up early, the next caller tries anew without it.
+        reconnect_timeout=2.0,
+    )
+
+
+async def _refuse_unbound(connection: psycopg.AsyncConnection[Row]) -> None:
+    """Refuse a login that no policy binds, however the service was told of it."""
+    row = await (await connection.execute(_BOUND)).fetchone()
+    if row and row["unbound"]:
+        raise RoleUnbound(f"the role {connection.info.user} is above row-level security; give the service its own")
+
+
+def _begin(current: Scope) -> bytes:
+    """What opens a transaction, in one round trip. The tenant ends with the transaction, whatever happens in it."""
+    return b"BEGIN" if current is SYSTEM else f"BEGIN; SET LOCAL oiab.tenant = '{current}'".encode()
+
+
+async def _begun(pool: Pool, begin: bytes) -> psycopg.AsyncConnection[Row]:
+    """A connection with an open transaction.
+
+    A restarted server leaves dead connections in the pool. The first statement finds them, and no other has to.
+    """
+    for _ in range(pool.max_size + 1):
+        connection = await pool.getconn()
+        try:
+            await connection.execute(begin, prepare=False)
+        except BaseException as error:
+            dead = connection.closed
+            await pool.putconn(connection)
+            if dead and isinstance(error, psycopg.OperationalError):
+                continue
+            raise
+        return connection
+    raise psycopg.OperationalError("every connection was dead")

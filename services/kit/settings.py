@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.kit.mesh import MeshIdentity
+from services.kit.tenancy import DatabaseUrls
 
 
 class MeshSettings(BaseSettings):
@@ -22,7 +23,15 @@ class MeshSettings(BaseSettings):
         default=None,
         description="Where the certificates of the mesh are, a folder for each service. Default: `certs` in the home.",
     )
-    database_url: str = Field(default="", description="The address of PostgreSQL in libpq's form.")
+    database_url: str = Field(
+        default="",
+        description="The address of PostgreSQL in libpq's form, for the service's own login. What a tenant does runs "
+        "with it.",
+    )
+    database_system_url: str = Field(
+        default="",
+        description="The same for the service's second login, with which it does what is of no single tenant.",
+    )
     api_address: str = Field(default="", description="Where Api listens. Empty: its socket in the run folder.")
     queue_address: str = Field(default="", description="Where Queue listens. Empty: its socket in the run folder.")
     sandbox_address: str = Field(default="", description="Where Sandbox listens. Empty: its socket in the run folder.")
@@ -35,6 +44,10 @@ class MeshSettings(BaseSettings):
         "as `queue-metrics.sock`.",
     )
     log_level: str = Field(default="info", description="debug, info, warning or error.")
+
+    def database_urls(self) -> DatabaseUrls:
+        """The addresses of the database for the two logins of the service."""
+        return DatabaseUrls(self.database_url, self.database_system_url)
 
     def run_folder(self) -> Path:
         """The folder of the sockets."""

@@ -5,14 +5,12 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 import grpc
 from orginabox.queue.v1 import queue_service_pb2_grpc
 from pydantic import Field
 
 from services.kit.metrics import telling
-from services.kit.migrate import migrate
 from services.kit.server import run, serve
 from services.kit.settings import MeshSettings
 from services.queue.bell import Bell
@@ -21,9 +19,8 @@ from services.queue.enqueuer import Enqueuer
 from services.queue.handler import SERVICE, QueueHandler
 from services.queue.housekeeping import Housekeeping
 from services.queue.pace import Pace
-from services.queue.store import SCHEMA, Store
+from services.queue.store import Store
 
-MIGRATIONS = Path(__file__).with_name("migrations")
 LAST_COMMIT_SECONDS = 3.0
 
 
@@ -64,8 +61,7 @@ async def running_queue(url: str, instance: str) -> AsyncIterator[QueueHandler]:
 async def serve_queue(settings: QueueSettings, stop: asyncio.Event) -> None:
     """Run the queue until told to stop."""
     identity = settings.identity("queue")
-    await asyncio.to_thread(migrate, settings.database_url, SCHEMA, MIGRATIONS)
-    async with running_queue(settings.database_url, settings.instance()) as handler:
+    async with running_queue(settings.database_system_url or settings.database_url, settings.instance()) as handler:
 
         def register(server: grpc.aio.Server) -> None:
             queue_service_pb2_grpc.add_QueueServiceServicer_to_server(handler, server)

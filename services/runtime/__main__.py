@@ -2,7 +2,6 @@
 
 import asyncio
 from functools import partial
-from pathlib import Path
 
 import grpc
 from ext_authz import external_auth_pb2_grpc
@@ -13,9 +12,9 @@ from services.kit.channel import connect
 from services.kit.courier import AuditCourier
 from services.kit.keyring import Keyring
 from services.kit.metrics import telling
-from services.kit.migrate import migrate
 from services.kit.postgres import Database
 from services.kit.server import run, serve
+from services.kit.tenancy import as_system
 from services.runtime import operations
 from services.runtime.bundle import Base
 from services.runtime.clusters import trusted_certificates
@@ -26,7 +25,6 @@ from services.runtime.settings import RuntimeSettings
 from services.runtime.store import QUERIES, SCHEMA, Store
 
 SERVICES = ("orginabox.runtime.v1.RuntimeService", "envoy.service.auth.v3.Authorization")
-MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 def main() -> None:
@@ -39,15 +37,15 @@ async def serve_runtime(settings: RuntimeSettings, stop: asyncio.Event) -> None:
     """Put the parts together and serve."""
     box = installation(settings)
     identity = settings.identity("runtime")
-    await asyncio.to_thread(migrate, settings.database_url, SCHEMA, MIGRATIONS)
     async with (
-        Database(settings.database_url, SCHEMA, QUERIES) as database,
+        Database(settings.database_urls(), SCHEMA, QUERIES) as database,
         connect(settings.address("audit"), to="audit", identity=identity) as to_audit,
     ):
         store = Store(database)
         await operations.restore(box, store)
         courier = AuditCourier(database.transaction, audit_service_pb2_grpc.AuditServiceStub(to_audit), store.recorded)
-        bringing = asyncio.create_task(courier.run())
+        with as_system():
+            bringing = asyncio.create_task(courier.run())
         with telling(settings.metrics_at("runtime")):
             await serve(
                 settings.address("runtime"), SERVICES, partial(register, box, store), identity=identity, stop=stop

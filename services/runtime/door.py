@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import SecretStr
 
 from services.kit.keyring import Keyring, KeyringMismatch
+from services.kit.tenancy import as_system, as_tenant
 from services.runtime.clusters import cluster_name
 from services.runtime.installation import Installation
 from services.runtime.operations import token_digest
@@ -130,8 +131,10 @@ class Door:
         digest = token_digest(token)
         holder, forgotten = self._holders.get(digest), self._forgotten
         if holder is None:
-            async with self._store.transaction() as tx:
-                holder = await tx.token_holder(digest)
+            # A call brings a token and nothing else: whose it is, is the question.
+            with as_system():
+                async with self._store.transaction() as tx:
+                    holder = await tx.token_holder(digest)
             if holder is None:
                 raise DoorClosed(401, "authentication_error", "this token does not open the model door")
             if forgotten == self._forgotten:
@@ -141,8 +144,9 @@ class Door:
     async def _routes_of(self, tenant_id: UUID) -> Mapping[str, _Route]:
         routes, forgotten = self._routes.get(tenant_id), self._forgotten
         if routes is None:
-            async with self._store.transaction() as tx:
-                applied = self._box.with_demo(tenant_id, await tx.applied(tenant_id))
+            with as_tenant(tenant_id):
+                async with self._store.transaction() as tx:
+                    applied = self._box.with_demo(tenant_id, await tx.applied(tenant_id))
             routes = {provider.provider_id: _route(self._box.keyring, provider) for provider in applied}
             if forgotten == self._forgotten:
                 self._routes.put(tenant_id, routes)

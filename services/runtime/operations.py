@@ -22,6 +22,7 @@ from services.kit import telemetry
 from services.kit.errors import RequestIdReused
 from services.kit.ids import DEFAULT_TENANT
 from services.kit.keyring import KeyringMismatch
+from services.kit.tenancy import as_system, as_tenant
 from services.runtime.bundle import Bundle, make_bundle, preferred_of
 from services.runtime.clusters import clusters_file
 from services.runtime.dialect import ProviderKind
@@ -173,7 +174,7 @@ async def apply(box: Installation, store: Store, tenant_id: UUID) -> tuple[Statu
             await tx.lock(tenant_id)
             before = await _status(box, tx, tenant_id)
             if not before.in_sync:
-                await _apply(box, tx, tenant_id)
+                await _apply(box, store, tx, tenant_id)
                 revisions = {"from": before.applied_revision, "to": before.staged_revision}
                 await tx.record(tenant_id, "admin.runtime_apply", "runtime", **revisions)
         await _materialize(box, store, tenant_id)
@@ -186,17 +187,23 @@ async def restore(box: Installation, store: Store) -> None:
 
     Where nothing was ever applied, the demo model is: what people add waits for their apply.
     """
-    async with store.transaction() as tx:
-        await tx.lock(DEFAULT_TENANT)
-        tenants = await tx.tenants()
-    for tenant_id in tenants:
+    with as_system():
         async with store.transaction() as tx:
-            if await tx.lock(tenant_id) is None:
-                await tx.begin(tenant_id)
-            await _stage(box, tx, tenant_id)
-        async with box.applying:
-            await _materialize(box, store, tenant_id)
-        await _report_unreadable_keys(box, store, tenant_id)
+            await tx.lock(DEFAULT_TENANT)
+            tenants = await tx.tenants()
+    for tenant_id in tenants:
+        with as_tenant(tenant_id):
+            await _restore(box, store, tenant_id)
+
+
+async def _restore(box: Installation, store: Store, tenant_id: UUID) -> None:
+    async with store.transaction() as tx:
+        if await tx.lock(tenant_id) is None:
+            await tx.begin(tenant_id)
+        await _stage(box, tx, tenant_id)
+    async with box.applying:
+        await _materialize(box, store, tenant_id)
+    await _report_unreadable_keys(box, store, tenant_id)
 
 
 async def issue_token(store: Store, holder: TokenHolder) -> SecretStr:
@@ -250,13 +257,13 @@ async def _stage(box: Installation, tx: StoreTransaction, tenant_id: UUID) -> No
     await asyncio.to_thread(box.folders(tenant_id).point, STAGED, bundle)
 
 
-async def _apply(box: Installation, tx: StoreTransaction, tenant_id: UUID) -> None:
+async def _apply(box: Installation, store: Store, tx: StoreTransaction, tenant_id: UUID) -> None:
     """Make the desired state the applied one in the database, after Envoy was told of what is to come."""
     desired = await tx.providers(tenant_id)
     for provider in desired:
         if provider.has_key:
             box.keyring.open_sealed(provider.sealed_key, provider.record)
-    known = await _all_applied(box, tx)
+    known = await _all_applied(box, store)
     await _write_clusters(box, (*known, *box.with_demo(tenant_id, desired)))
     await tx.apply(tenant_id)
 
@@ -265,18 +272,21 @@ async def _materialize(box: Installation, store: Store, tenant_id: UUID) -> None
     """Write the files of the applied state. Nothing is written when they are there."""
     async with store.transaction() as tx:
         applied = await tx.applied(tenant_id)
-        everyone = await _all_applied(box, tx)
+    everyone = await _all_applied(box, store)
     bundle = _bundle(box, tenant_id, applied)
     await asyncio.to_thread(box.folders(tenant_id).point, APPLIED, bundle)
     await _write_clusters(box, everyone)
 
 
-async def _all_applied(box: Installation, tx: StoreTransaction) -> list[Provider]:
-    return [
-        provider
-        for tenant_id in await tx.tenants()
-        for provider in box.with_demo(tenant_id, await tx.applied(tenant_id))
-    ]
+async def _all_applied(box: Installation, store: Store) -> list[Provider]:
+    """What is applied of all tenants: Envoy has one file for all. Whoever asks is the only one who applies."""
+    with as_system():
+        async with store.transaction() as tx:
+            return [
+                provider
+                for tenant_id in await tx.tenants()
+                for provider in box.with_demo(tenant_id, await tx.applied(tenant_id))
+            ]
 
 
 async def _write_clusters(box: Installation, providers: Sequence[Provider]) -> None:

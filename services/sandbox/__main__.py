@@ -2,16 +2,15 @@
 
 import asyncio
 from functools import partial
-from pathlib import Path
 
 import grpc
 from orginabox.runtime.v1 import runtime_service_pb2_grpc
 from orginabox.sandbox.v1 import sandbox_service_pb2_grpc
 
 from services.kit.channel import connect
-from services.kit.migrate import migrate
 from services.kit.postgres import Database
 from services.kit.server import run, serve
+from services.kit.tenancy import as_system, as_tenant
 from services.sandbox.bubblewrap import Bubblewrap
 from services.sandbox.fleet import Fleet, Place
 from services.sandbox.forgetting import Forgetting
@@ -27,15 +26,15 @@ SERVICES = ("orginabox.sandbox.v1.SandboxService",)
 async def serve_sandbox(settings: SandboxSettings, stop: asyncio.Event) -> None:
     """Put Sandbox together and serve it until told to stop."""
     identity = settings.identity("sandbox")
-    await asyncio.to_thread(migrate, settings.database_url, "sandbox", Path(__file__).with_name("migrations"))
     async with (
-        Database(settings.database_url, "sandbox", QUERIES) as database,
+        Database(settings.database_urls(), "sandbox", QUERIES) as database,
         connect(settings.address("runtime"), to="runtime", identity=identity) as to_runtime,
     ):
         store = Store(database)
-        async with store.transaction() as tx:
-            await tx.forget_processes()
-            await tx.forget_old_runs()
+        with as_system():
+            async with store.transaction() as tx:
+                await tx.forget_processes()
+                await tx.forget_old_runs()
         fleet = Fleet(
             driver=Bubblewrap(settings.opencode, settings.sandbox_start_seconds),
             place=place(settings),
@@ -82,8 +81,9 @@ def place(settings: SandboxSettings) -> Place:
 
 
 async def _keep(store: Store, sandbox: Sandbox) -> None:
-    async with store.transaction() as tx:
-        await tx.save_sandbox(sandbox)
+    with as_tenant(sandbox.tenant_id):
+        async with store.transaction() as tx:
+            await tx.save_sandbox(sandbox)
 
 
 def main() -> None:

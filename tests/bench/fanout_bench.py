@@ -19,6 +19,7 @@ import psycopg
 
 from services.box import envoy
 from services.box.contract import read_contract
+from services.box.transport import Mesh
 from services.kit.ids import DEFAULT_TENANT, OPERATOR, new_id
 from tests.bench.fanout_driver import TOKEN
 from tests.bench.report import Table, percentile
@@ -138,7 +139,7 @@ async def ours(database_url: str) -> AsyncIterator[Server]:
             access_log=folder / "access.log",
             api_address=address,
             runtime_address=address,
-            mesh=envoy.Mesh(certificates("envoy") / "envoy", folder, identity("envoy").installation),
+            mesh=Mesh(certificates("envoy") / "envoy", folder, identity("envoy").installation),
             rate_limit=100_000,
         )
         configuration = envoy.prepare(folder, edge, envoy.render(edge, read_contract()))

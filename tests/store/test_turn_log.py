@@ -18,6 +18,9 @@ from services.api.turn import Ending, Event, TurnState
 from services.kit.ids import DEFAULT_TENANT, OPERATOR, new_id
 from services.kit.migrate import migrate
 from services.kit.postgres import Database
+from tests.postgres import as_owner, as_service
+
+pytestmark = pytest.mark.usefixtures("of_the_system")
 
 MIGRATIONS = Path("services/api/migrations")
 RETENTION = timedelta(days=400)
@@ -68,7 +71,7 @@ def partitions(url: str) -> set[str]:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Store]:
-    async with Database(url, "api", QUERIES, size=4) as database:
+    async with Database(as_service(url, "api"), "api", QUERIES, size=4) as database:
         yield Store(database)
 
 
@@ -139,7 +142,7 @@ def test_rows_from_before_the_partitions_are_kept(database: Callable[..., str], 
     for path in sorted(MIGRATIONS.glob("*.sql")):
         if path.name < "0002":
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    migrate(url, "api", tmp_path)
+    migrate(as_owner(url), "api", tmp_path)
     with connect(url) as connection:
         session = new_id()
         connection.execute(
@@ -155,7 +158,7 @@ def test_rows_from_before_the_partitions_are_kept(database: Callable[..., str], 
             " VALUES (%s, 1, 2, %s, %s)",
             (turn_id, DEFAULT_TENANT, [b"a", b"b"]),
         )
-    migrate(url, "api", MIGRATIONS)
+    migrate(as_owner(url), "api", MIGRATIONS)
     assert rows(url, turn_id) == [("turn_event_before", 1, 2)]
     with connect(url) as connection:
         connection.execute("DELETE FROM session")

@@ -18,6 +18,7 @@ from services.api.settings import ApiSettings
 from tests.allowed import AllowedChannel
 from tests.contract.api.peers import PEERS, Peers, served_peer
 from tests.identities import certificates
+from tests.postgres import as_settings
 
 KEY = "the-key"
 
@@ -56,7 +57,7 @@ async def running(database_url: str, count: int = 1) -> AsyncIterator[list[Rig]]
                     home=Path(folder),
                     run_dir=Path(folder),
                     certificates=certificates("api"),
-                    database_url=database_url,
+                    **as_settings(database_url, "api"),  # type: ignore[arg-type]
                     api_address=f"unix://{folder}/api-{number}.sock",
                     ORGINABOX_API_KEY=SecretStr(KEY),  # type: ignore[call-arg]
                 )

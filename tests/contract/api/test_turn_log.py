@@ -16,6 +16,7 @@ from orginabox.turn.v1 import turn_event_pb2, turn_log_service_pb2
 from services.api import reaper
 from services.kit.status import reason_of
 from tests.contract.api.conftest import Rig
+from tests.postgres import as_administrator
 
 
 async def make_turn(api: Rig, text: str = "hello") -> str:
@@ -234,7 +235,7 @@ async def test_a_log_that_is_no_longer_kept_still_has_an_end_and_its_answer(api:
     await open_turn(api, turn_id)
     await append(api, turn_id, delta(1, "Gone "), delta(2, "but said."), completed(3))
     turn = (await api.turns.GetTurn(turn_service_pb2.GetTurnRequest(turn_id=turn_id), metadata=api.key)).turn
-    with psycopg.connect(api.settings.database_url, autocommit=True) as connection:
+    with psycopg.connect(as_administrator(api.settings.database_url), autocommit=True) as connection:
         for _ in range(200):
             if connection.execute("SELECT compacted FROM api.turn").fetchone() == (True,):
                 break

@@ -21,6 +21,7 @@ from services.kit.ids import DEFAULT_TENANT, OPERATOR
 from services.kit.postgres import Database
 from services.kit.status import reason_of
 from tests.contract.rig import served
+from tests.postgres import as_service
 
 TENANT = str(DEFAULT_TENANT)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -44,7 +45,7 @@ class Audit:
 
 @pytest.fixture
 async def audit(database: Callable[..., str], tmp_path: Path) -> AsyncIterator[Audit]:
-    async with Database(database("audit"), SCHEMA, QUERIES) as pool:
+    async with Database(as_service(database("audit"), SCHEMA).system, SCHEMA, QUERIES) as pool:
         room = furnish(AuditSettings(home=tmp_path), Store(pool))
         async with served(SERVICES, partial(register, room)) as channel:
             yield Audit(channel)

@@ -20,6 +20,7 @@ from services.runtime.installation import Installation
 from services.runtime.settings import RuntimeSettings
 from services.runtime.store import QUERIES, SCHEMA, Store
 from tests.contract.rig import served
+from tests.postgres import as_service
 
 TENANT = str(DEFAULT_TENANT)
 
@@ -92,7 +93,7 @@ class Runtime:
 async def runtime(url: str, home: Path, socket: Path | None = None) -> AsyncIterator[Runtime]:
     """Run Runtime until the block ends, on a socket of its own unless one is given."""
     box = installation(RuntimeSettings(home=home, run_dir=home / "run"))
-    async with Database(url, SCHEMA, QUERIES) as database:
+    async with Database(as_service(url, SCHEMA), SCHEMA, QUERIES) as database:
         store = Store(database)
         await operations.restore(box, store)
         async with served(SERVICES, partial(register, box, store), socket=socket) as channel:

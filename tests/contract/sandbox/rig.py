@@ -18,6 +18,7 @@ from orginabox.turn.v1 import turn_event_pb2
 from sandbox.agent import BINARY, write_stub_plugin
 from services.kit.ids import DEFAULT_TENANT, new_id
 from services.kit.postgres import Database
+from services.kit.tenancy import as_tenant
 from services.sandbox.bubblewrap import Bubblewrap
 from services.sandbox.fleet import Fleet, Place
 from services.sandbox.forgetting import Forgetting
@@ -28,6 +29,7 @@ from services.sandbox.sandbox import Sandbox
 from services.sandbox.store import QUERIES, Store
 from tests.contract.rig import served
 from tests.model_server import ModelServer, scenario
+from tests.postgres import as_service
 
 Event = turn_event_pb2.TurnEvent
 
@@ -192,14 +194,15 @@ async def sandbox_rig(database_url: str, home: Path, patience: Patience | None =
         return tokens[-1]
 
     async with (
-        Database(database_url, "sandbox", QUERIES) as database,
+        Database(as_service(database_url, "sandbox"), "sandbox", QUERIES) as database,
         ModelServer.serve(socket=door / "model.sock") as model,
     ):
         store = Store(database)
 
         async def report(sandbox: Sandbox) -> None:
-            async with store.transaction() as tx:
-                await tx.save_sandbox(sandbox)
+            with as_tenant(sandbox.tenant_id):
+                async with store.transaction() as tx:
+                    await tx.save_sandbox(sandbox)
 
         place = Place(volumes=home / "sandboxes", runtime=home / "runtime", model_door=door)
         fleet = Fleet(Bubblewrap(BINARY), place, issue, report)

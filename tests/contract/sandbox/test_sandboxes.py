@@ -17,6 +17,7 @@ from orginabox.sandbox.v1 import sandbox_service_pb2 as pb
 
 from services.kit.ids import DEFAULT_TENANT, new_id
 from services.kit.status import reason_of
+from services.kit.tenancy import as_tenant
 from services.sandbox.bubblewrap import Bubblewrap
 from services.sandbox.sandbox import SandboxIsolationUnavailable
 from tests.contract.sandbox.rig import Event, Rig, text_of, write_bundle
@@ -169,8 +170,9 @@ async def test_an_idle_sandbox_is_stopped(rig: Rig) -> None:
 
 
 async def test_lists_go_page_by_page(rig: Rig, sandbox_id: str) -> None:
-    async with rig.store.transaction() as tx:
-        made = [(await tx.find_or_create_sandbox(DEFAULT_TENANT, new_id())).id for _ in range(3)]
+    with as_tenant(DEFAULT_TENANT):
+        async with rig.store.transaction() as tx:
+            made = [(await tx.find_or_create_sandbox(DEFAULT_TENANT, new_id())).id for _ in range(3)]
     listed: list[str] = []
     token = ""
     while True:

@@ -14,6 +14,7 @@ from orginabox.turn.v1 import turn_event_pb2 as turns
 from services.kit.errors import ServiceUnavailable
 from services.kit.ids import DEFAULT_TENANT, new_id
 from services.kit.status import reason_of
+from services.kit.tenancy import as_tenant
 from services.sandbox.opencode import Opencode, OpencodeError
 from services.sandbox.run import Turn
 from services.sandbox.store import Transaction
@@ -271,8 +272,9 @@ async def test_the_agent_remembers_the_session(rig: Rig, sandbox_id: str) -> Non
 
 async def test_the_agent_forgot_the_session(rig: Rig, sandbox_id: str) -> None:
     session = new_id()
-    async with rig.store.transaction() as tx:
-        await tx.save_agent_session(DEFAULT_TENANT, session, UUID(sandbox_id), "ses_never_was")
+    with as_tenant(DEFAULT_TENANT):
+        async with rig.store.transaction() as tx:
+            await tx.save_agent_session(DEFAULT_TENANT, session, UUID(sandbox_id), "ses_never_was")
     events = await rig.run(rig.turn(sandbox_id, "say again", session_id=str(session)))
     assert text_of(events) == "again"
 

@@ -24,6 +24,7 @@ from services.worker.turn_run import Lease, TurnRun
 from tests.allowed import AllowedChannel
 from tests.contract.api.peers import PEERS, Peers, RunLost, served_peer
 from tests.identities import certificates, identity
+from tests.postgres import as_settings
 from tests.spans import named, recorded_spans
 
 KEY = (("authorization", "Bearer k"),)
@@ -157,7 +158,7 @@ async def _mesh(url: str) -> AsyncIterator[Mesh]:
             home=Path(folder),
             run_dir=Path(folder),
             certificates=certificates("api"),
-            database_url=url,
+            **as_settings(url, "api"),  # type: ignore[arg-type]
             ORGINABOX_API_KEY=SecretStr("k"),  # type: ignore[call-arg]
         )
         sandbox, stop = Sandbox(), asyncio.Event()  # type: ignore[abstract]

@@ -14,6 +14,7 @@ import pytest
 
 from services.box import envoy
 from services.box.contract import read_contract
+from services.box.transport import Mesh
 from tests.e2e.box.stand_in import StandInSessions, StandInTurns, start_api
 from tests.identities import certificates, identity
 
@@ -58,7 +59,7 @@ def edge_in(folder: Path) -> envoy.Edge:
         access_log=folder / "access.log",
         api_address=f"unix://{folder}/api.sock",
         runtime_address=f"unix://{folder}/runtime.sock",
-        mesh=envoy.Mesh(certificates("envoy") / "envoy", folder, identity("envoy").installation),
+        mesh=Mesh(certificates("envoy") / "envoy", folder, identity("envoy").installation),
         cors_origins=("https://chat.example",),
     )
 

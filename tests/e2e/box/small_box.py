@@ -9,14 +9,15 @@ from services.box.errors import BoxError
 from services.box.home import Home
 from services.box.installation import Installation
 from services.box.process import ProcessSpec
+from services.box.roles import Logins
 from services.box.run import run
 
 KEPT = {"postgres", "envoy", "api"}
 
 
-def processes(installation: Installation, url: str, server: ProcessSpec | None) -> list[ProcessSpec]:
+def processes(installation: Installation, logins: Logins, server: ProcessSpec | None) -> list[ProcessSpec]:
     """The processes of the installation that need no service of the mesh."""
-    kept = [spec for spec in installation.processes(url, server) if spec.name in KEPT]
+    kept = [spec for spec in installation.processes(logins, server) if spec.name in KEPT]
     return [_with_stand_in(spec) if spec.name == "api" else spec for spec in kept]
 
 

@@ -18,6 +18,9 @@ from services.kit.denials import MAX_KINDS, DenialRecorder
 from services.kit.ids import DEFAULT_TENANT, OPERATOR
 from services.kit.outbox import MAX_PAYLOAD, QUERIES, Who, record
 from services.kit.postgres import Database
+from tests.postgres import as_service
+
+pytestmark = pytest.mark.usefixtures("of_the_system")
 
 ROOT = Path(__file__).parents[3]
 
@@ -43,7 +46,7 @@ class Log:
 
 @pytest.fixture
 async def room(database: Callable[..., str]) -> AsyncIterator[Database]:
-    async with Database(database("runtime"), "runtime", QUERIES) as found:
+    async with Database(as_service(database("runtime"), "runtime"), "runtime", QUERIES) as found:
         yield found
 
 
@@ -51,7 +54,7 @@ def courier(room: Database, log: Log) -> AuditCourier:
     return AuditCourier(room.transaction, log, asyncio.Event())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("migration", ["api/migrations/0005", "runtime/migrations/0002"])
+@pytest.mark.parametrize("migration", ["api/migrations/0006", "runtime/migrations/0002"])
 def test_every_room_has_the_same_table(migration: str) -> None:
     (path,) = (ROOT / "services").glob(f"{migration}_*.sql")
     assert (ROOT / "services" / "kit" / "outbox_table.sql").read_text() in path.read_text()
@@ -152,14 +155,14 @@ def test_what_waited_in_the_outbox_of_all_goes_on_from_the_new_one(database: Cal
     migrations = ROOT / "services" / "api" / "migrations"
     with psycopg.connect(database(), autocommit=True) as connection:
         connection.execute("CREATE SCHEMA api; SET search_path = api, public")
-        for path in sorted(migrations.glob("000[1-4]_*.sql")):
+        for path in sorted(migrations.glob("000[1-5]_*.sql")):
             connection.execute(path.read_bytes())
         for receiver, message, refused in (("audit", "1", False), ("queue", "2", False), ("audit", "3", True)):
             connection.execute(
                 "INSERT INTO outbox (tenant_id, receiver, message, refused) VALUES (%s, %s, %s, %s)",
                 (DEFAULT_TENANT, receiver, message, refused),
             )
-        connection.execute(next(migrations.glob("0005_*.sql")).read_bytes())
+        connection.execute(next(migrations.glob("0006_*.sql")).read_bytes())
         moved = connection.execute("SELECT record, refusal IS NULL FROM audit_outbox ORDER BY outbox_id").fetchall()
         assert moved == [(1, True), (3, False)]
         assert connection.execute("SELECT message FROM outbox").fetchall() == [(2,)]
