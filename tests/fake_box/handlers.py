@@ -365,6 +365,12 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
         self._box.paused = False
         return job_service_pb2.ResumeQueueResponse()
 
+    async def SetQueueShare(
+        self, request: job_service_pb2.SetQueueShareRequest, context: Context
+    ) -> job_service_pb2.SetQueueShareResponse:
+        """Nothing waits here."""
+        return job_service_pb2.SetQueueShareResponse()
+
     async def GetQueueStats(
         self, request: job_service_pb2.GetQueueStatsRequest, context: Context
     ) -> job_service_pb2.GetQueueStatsResponse:
