@@ -248,6 +248,25 @@ def test_sessions(oiab: Oiab) -> None:
     assert len(oiab("sessions", "list").out.splitlines()) == 1
 
 
+def test_the_policy_of_a_session_is_told_and_said(oiab: Oiab) -> None:
+    oiab("ask", "one")
+    session = oiab("sessions", "list").out.split("\t")[0]
+    told = oiab("sessions", "policy", session)
+    assert (told.code, told.out) == (0, "queue\n")
+    assert "a prompt waits until the turn that runs has ended" in told.err
+    said = oiab("sessions", "policy", session, "steer")
+    assert said.out == "steer\n"
+    assert "into the turn that runs" in said.err
+    assert json.loads(oiab("sessions", "policy", session, "interrupt", "--json").out)["busyPolicy"] == (
+        "BUSY_POLICY_INTERRUPT"
+    )
+    assert oiab("sessions", "policy", session).out == "interrupt\n"
+    assert oiab("sessions", "list").out.rstrip().split("\t")[3] == "interrupt"
+    assert oiab("sessions", "policy", session, "shout").code == 2
+    unknown = oiab("sessions", "policy", "00000000-0000-7000-8000-00000000dead", "steer")
+    assert (unknown.code, "oiab sessions list" in unknown.err) == (1, True)
+
+
 def test_providers_and_the_runtime(oiab: Oiab) -> None:
     status = oiab("runtime", "status")
     assert "demo/smollm2-135m" in status.out
@@ -333,6 +352,23 @@ def test_the_queue(oiab: Oiab) -> None:
     assert "no jobs of the kind nonsense" in oiab("queue", "stats", "nonsense").err
     assert "Resumed." in oiab("queue", "resume").err
     assert [kind["paused"] for kind in json.loads(oiab("queue", "stats", "--json").out)] == [False]
+
+
+def test_the_share_of_the_queue(oiab: Oiab) -> None:
+    assert "at most 4 at once" in oiab("queue", "share", "--at-once", "4").err
+    assert "Weight 2, as many at once as the workers take" in oiab("queue", "share", "--weight", "2").err
+    assert oiab("queue", "share", "--json").out == "{}\n"
+    assert oiab("queue", "share", "--weight", "0").code == 2
+
+
+def test_help_of_a_group_teaches(lonely: Oiab) -> None:
+    """The commands that the help shows are commands that there are."""
+    for group in ("jobs", "queue", "sessions"):
+        shown = lonely(group, "--help").out
+        examples = [line.split() for line in shown.splitlines() if line.strip().startswith(f"oiab {group} ")]
+        assert len(examples) > 3
+        for example in examples:
+            assert lonely(group, example[2], "--help").code == 0
 
 
 def test_says_its_version(lonely: Oiab) -> None:
