@@ -43,17 +43,21 @@ INTRODUCTION = """\
 # Chaos
 
 `make chaos` runs a whole box under load, hurts it by a random plan for ten minutes, and checks what it promises. A
-short form is part of `make test`. The plan follows from a seed, which is printed: `python -m tests.chaos --seed 7`.
+short form, of every quick fault once, is part of `make test`. The plan follows from a seed, which is printed:
+`python -m tests.chaos --seed 7`.
 
 **The load.** Six sessions talk at once: long texts, tools that ask for permission and leave a mark, aborts, several
 prompts before the first is answered, prompts repeated with the same request id. One or two readers follow each turn,
 lose the line at random, and come back with `Last-Event-ID`. Beside them jobs go straight into the queue: ordered by
-key, delayed, failing, doomed, cancelled, repeated. A second Worker and a second Queue run beside those of the box.
+key, delayed, failing, doomed, repeated, cancelled before a worker has them and while one does; and two schedules tick,
+one every minute and one about every second. A second Worker and a second Queue run beside those of the box.
 
 **The faults.** kill -9 of Worker, Queue, Api, Envoy, Audit, Runtime, Sandbox and the agent in its sandbox; an immediate
-stop of PostgreSQL; Worker and Queue stopped for longer than a lease and woken up; a Worker behind a network that loses
-everything for longer than a lease, and then delivers it late; all connections of all clients cut, or those of a Worker;
-NOTIFY refused; a snapshot of the database held open for the whole run; clients killed in the middle of their calls.
+stop of PostgreSQL; Worker and Queue stopped for longer than a lease and woken up; workers whose clocks are minutes
+ahead or behind (by libfaketime), stopped until others have their work and woken up; a Worker behind a network that
+loses everything for longer than a lease, and then delivers it late; all connections of all clients cut, or those of a
+Worker; NOTIFY refused; a snapshot of the database held open for the whole run; clients killed in the middle of their
+calls.
 
 **What is checked.** After every round, when the load has come to rest:
 
@@ -63,10 +67,16 @@ NOTIFY refused; a snapshot of the database held open for the whole run; clients 
 - turns of a session and jobs of a key ran one at a time and in order; every session answers;
 - a turn fails only by what was done to it: `SANDBOX_LOST` or `RUN_LOST` when the agent or its service was killed,
   `PROVIDER_UNAVAILABLE` when the way to the model was;
-- in the database: no job is left, none was started early or after it was cancelled, attempts are within their limit,
-  dead letters say why, no log has a gap, nothing waits to be told, the audit log has every number and one record per
-  prompt.
+- every tick of a schedule fired once;
+- with nothing wrong any more, delayed jobs start within a second of their time, and a worker is told within a
+  heartbeat that its job was cancelled;
+- in the database: no job is left, attempts are within their limit, dead letters say why, no log has a gap, nothing
+  waits to be told, the audit log has every number and one record per prompt.
 
-Twice a second, while everything burns: no key has two leased jobs or two heads, no job is blocked by nobody, no lease
-token is used twice, no session has two running turns, and no worker runs more than it asked for.
+While everything burns: no job starts before its time or after it was cancelled; a worker that was stopped with a wrong
+clock settles its job by a lease that another has by now, and is refused; a job gets through from one Queue to the
+worker of the other while NOTIFY is refused; no worker runs more than it asked for. And twice a second: no key has two
+leased jobs or two heads, no job is blocked by nobody, no lease token is used twice, no session has two running turns.
+
+Each of these checks is itself shown a broken promise by `tests/chaos/test_planted_*.py`, and has to notice.
 """
