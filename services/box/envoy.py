@@ -55,7 +55,6 @@ def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET
         "model_refusals": model_mappers(),
         "rate_limit": edge.rate_limit,
         "rate_burst": edge.rate_limit * 2,
-        "event_id_script": str(TEMPLATES / "event_id.lua"),
         "known_fields_script": _known_fields_script(contract),
         "descriptor_set": str(descriptor_set),
         "services": contract.services,

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+from google.api import httpbody_pb2
 from orginabox.api.v1 import (
     audit_service_pb2,
     audit_service_pb2_grpc,
@@ -24,6 +25,7 @@ from orginabox.api.v1 import (
 from orginabox.queue.v1 import job_pb2, stats_pb2
 from orginabox.turn.v1 import turn_event_pb2
 
+from services.api import event_text
 from services.kit.errors import PageTokenInvalid, Unauthenticated
 from services.kit.interceptor import Call, Layer
 from tests.fake_box.state import (
@@ -203,6 +205,14 @@ class Turns(turn_service_pb2_grpc.TurnServiceServicer):
             seen = event.sequence
             if turn.log[-1].sequence == seen and not turn.open:
                 return
+
+    async def StreamTurnEventsAsText(
+        self, request: turn_service_pb2.StreamTurnEventsAsTextRequest, context: Context
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        """The same as text."""
+        asked = turn_service_pb2.StreamTurnEventsRequest(turn_id=request.turn_id, from_sequence=request.from_sequence)
+        async for event in self.StreamTurnEvents(asked, context):
+            yield event_text.body_of(event)
 
     async def _next(self, turn: FakeTurn, seen: int) -> turn_event_pb2.TurnEvent:
         async with turn.changed:
