@@ -250,7 +250,7 @@ async def run() -> list[Table]:
     table.bounds = (
         "Where the time goes: of Api's, two thirds are grpcio's own, a write with a wake-up for each message of each "
         "reader; a fifth is the way of an event through our code; the rest writes the log. So messages were made fewer "
-        "and cheaper. An event becomes text once for all readers. What waits for a reader goes out with one message, so "
+        "and cheaper. An event becomes text once for all readers. What waits for one goes out with one message, so "
         "that a busy machine sends fewer, not later. Envoy passes text on, where it made JSON of each event for each "
         "reader and ran a script over it (before: 0.63 cores at 1,000 streams). A reader waits with one future and one "
         "timer. A lone event is never held back. Targets: FastAPI's throughput, and p99 below 100 ms at 500 "
