@@ -32,7 +32,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 
 @app.command()
 def stats(kind: KindArgument = "", as_json: JsonOption = False) -> None:
-    """Tell how many jobs wait, run and are dead, and how long the oldest has waited."""
+    """Tell how many jobs wait, run and are dead.
+
+    And how long the oldest has waited for a worker, kind by kind.
+    """
 
     async def main(client: "Client", _: "Place") -> None:
         found = [each for each in (await client.jobs.get_queue_stats()).kinds if kind in {"", each.kind}]

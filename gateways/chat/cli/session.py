@@ -25,9 +25,9 @@ Your conversations with the agent.
   oiab sessions list                     the last used first
   oiab sessions show ID                  what was said
   oiab sessions rename ID "Accounts"     another title
-  oiab sessions policy ID                what a prompt does that comes while a turn runs
+  oiab sessions policy ID                what a prompt does while a turn runs
   oiab sessions policy ID steer          say it into that turn from now on
-  oiab sessions delete ID                away with it, and all that was said
+  oiab sessions delete ID                remove it, with all that was said
 """
 
 
@@ -40,9 +40,9 @@ class Policy(StrEnum):
 
 
 MEANINGS = {
-    Policy.QUEUE: "a prompt waits until the turn that runs has ended",
-    Policy.STEER: "a prompt goes into the turn that runs, and the agent reads it at its next step",
-    Policy.INTERRUPT: "a prompt stops the turn that runs, and is the next",
+    Policy.QUEUE: "waits until it has ended",
+    Policy.STEER: "goes into it, and the agent reads it at its next step",
+    Policy.INTERRUPT: "stops it, and is the next",
 }
 
 app = typer.Typer(no_args_is_help=True, help=HELP, rich_markup_mode=None)
@@ -103,10 +103,12 @@ def rename(session_id: IdArgument, title: Annotated[str, typer.Argument(help="It
 @app.command()
 def policy(
     session_id: IdArgument,
-    wanted: Annotated[Policy | None, typer.Argument(metavar="[POLICY]", help="queue, steer or interrupt.")] = None,
+    wanted: Annotated[
+        Policy | None, typer.Argument(metavar="POLICY", help="What it is from now on; without it, what it is.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell, or say, what a prompt does that comes while a turn of the session runs.
+    """Show or set what a prompt does while a turn runs.
 
     queue: it waits until that turn has ended. steer: it goes into that turn, and the agent reads it at its next step.
     interrupt: it stops that turn, and is the next. A prompt can say otherwise: oiab ask --steer, oiab ask --interrupt.
@@ -127,7 +129,7 @@ def policy(
         else:
             name = policy_name(found)
             typer.echo(name)
-            tell(f"While a turn runs, {MEANINGS[Policy(name)]}.")
+            tell(f"What you say while a turn runs {MEANINGS[Policy(name)]}.")
 
     run(main)
 

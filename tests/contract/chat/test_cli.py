@@ -253,16 +253,19 @@ def test_the_policy_of_a_session_is_told_and_said(oiab: Oiab) -> None:
     session = oiab("sessions", "list").out.split("\t")[0]
     told = oiab("sessions", "policy", session)
     assert (told.code, told.out) == (0, "queue\n")
-    assert "a prompt waits until the turn that runs has ended" in told.err
+    assert "What you say while a turn runs waits until it has ended." in told.err
     said = oiab("sessions", "policy", session, "steer")
     assert said.out == "steer\n"
-    assert "into the turn that runs" in said.err
+    assert "goes into it" in said.err
     assert json.loads(oiab("sessions", "policy", session, "interrupt", "--json").out)["busyPolicy"] == (
         "BUSY_POLICY_INTERRUPT"
     )
     assert oiab("sessions", "policy", session).out == "interrupt\n"
     assert oiab("sessions", "list").out.rstrip().split("\t")[3] == "interrupt"
     assert oiab("sessions", "policy", session, "shout").code == 2
+    mistyped = oiab("sessions", "policy", "steer")
+    assert (mistyped.code, mistyped.err) == (2, "That is no id of a session. List yours: oiab sessions list\n")
+    assert oiab("jobs", "show", "1").err == "That is no id of a job. List them: oiab jobs list\n"
     unknown = oiab("sessions", "policy", "00000000-0000-7000-8000-00000000dead", "steer")
     assert (unknown.code, "oiab sessions list" in unknown.err) == (1, True)
 
