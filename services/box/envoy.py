@@ -37,7 +37,7 @@ class Edge:
     model: Path
     clusters_file: Path
     access_log: Path
-    api_address: str
+    api_addresses: tuple[str, ...]
     runtime_address: str
     cors_origins: tuple[str, ...] = ()
     rate_limit: int = 1000
@@ -62,8 +62,8 @@ def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET
         "stream_methods": _any_of(re.escape(path) for path in contract.stream_methods),
         "public_package": f"/{PUBLIC_PACKAGE}.",
         "cors_origins": [_regex(LOOPBACK_ORIGIN), *({"exact": origin} for origin in edge.cors_origins)],
-        "api_discovery": discovery(edge.api_address),
-        "api_endpoints": endpoints("api", edge.api_address),
+        "api_discovery": discovery(edge.api_addresses[0]),
+        "api_endpoints": endpoints("api", *edge.api_addresses),
         "runtime_discovery": discovery(edge.runtime_address),
         "runtime_endpoints": endpoints("runtime", edge.runtime_address),
     }
@@ -116,10 +116,10 @@ def discovery(address: str) -> str:
     return "STATIC" if address.startswith("unix:") else "STRICT_DNS"
 
 
-def endpoints(cluster: str, address: str) -> dict[str, Any]:
-    """An address such as `unix:///run/api.sock` or `api:7001` in Envoy's words."""
-    endpoint = {"endpoint": {"address": _address(address)}}
-    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]}
+def endpoints(cluster: str, *addresses: str) -> dict[str, Any]:
+    """Addresses such as `unix:///run/api.sock` or `api:7001` in Envoy's words."""
+    found = [{"endpoint": {"address": _address(address)}} for address in addresses]
+    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": found}]}
 
 
 def _address(address: str) -> dict[str, Any]:

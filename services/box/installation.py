@@ -46,7 +46,8 @@ class Installation:
         edge = self.edge()
         configuration = envoy.prepare(self.home.envoy, edge, envoy.render(edge, read_contract()))
         needs = ("postgres",) if database else ()
-        found = [self._service(name, needs, database_url) for name in SERVICES]
+        names = [(service, name) for service in SERVICES for name in self._replicas(service)]
+        found = [self._service(service, name, needs, database_url) for service, name in names]
         found.append(envoy.spec(configuration, edge, self.environment()))
         if self.settings.demo_model:
             found.append(self._demo_model())
@@ -60,7 +61,7 @@ class Installation:
             model=self.home.model_folder / "model.sock",
             clusters_file=self.home.clusters_file,
             access_log=self.home.logs / "access.log",
-            api_address=self._address("api"),
+            api_addresses=tuple(self._address(name) for name in self._replicas("api")),
             runtime_address=self._address("runtime"),
             cors_origins=tuple(origin.strip() for origin in self.settings.cors_origins.split(",") if origin.strip()),
             rate_limit=self.settings.rate_limit,
@@ -108,21 +109,28 @@ class Installation:
                     f"port {self.settings.port} is taken by another program; end that, or set OIAB_PORT to a free port"
                 ) from None
 
-    def _service(self, name: str, needs: tuple[str, ...], database_url: str) -> ProcessSpec:
+    def _replicas(self, service: str) -> tuple[str, ...]:
+        """The names of the processes of a service: `api`, `api-2`, `api-3`."""
+        count = self.settings.api_replicas if service == "api" else 1
+        return (service, *(f"{service}-{number}" for number in range(2, count + 1)))
+
+    def _service(self, service: str, name: str, needs: tuple[str, ...], database_url: str) -> ProcessSpec:
         env = self.environment()
-        if name not in WITHOUT_DATABASE:
+        if service in SERVERS:
+            env[f"OIAB_{service.upper()}_ADDRESS"] = self._address(name)
+        if service not in WITHOUT_DATABASE:
             env["OIAB_DATABASE_URL"] = database_url
-        if name == "api":
+        if service == "api":
             env["ORGINABOX_API_KEY"] = self.home.api_key(self.environ)
         path = self.home.socket(name)
         return ProcessSpec(
             name=name,
-            argv=(sys.executable, "-m", f"services.{name}"),
+            argv=(sys.executable, "-m", f"services.{service}"),
             env=env,
             probe=grpc_probe(path),
             prepare=partial(path.unlink, missing_ok=True),  # a killed one leaves its socket
             after=needs,
-            stop_rank=0 if name == "worker" else 1,
+            stop_rank=0 if service == "worker" else 1,
         )
 
     def _demo_model(self) -> ProcessSpec:

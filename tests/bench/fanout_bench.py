@@ -135,7 +135,7 @@ async def ours(database_url: str) -> AsyncIterator[Server]:
             model=folder / "model.sock",
             clusters_file=folder / "clusters.yaml",
             access_log=folder / "access.log",
-            api_address=address,
+            api_addresses=(address,),
             runtime_address=address,
             rate_limit=100_000,
         )

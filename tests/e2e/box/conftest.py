@@ -55,7 +55,7 @@ def edge_in(folder: Path) -> envoy.Edge:
         model=folder / "model" / "model.sock",
         clusters_file=folder / "clusters.yaml",
         access_log=folder / "access.log",
-        api_address=f"unix://{folder}/api.sock",
+        api_addresses=(f"unix://{folder}/api.sock",),
         runtime_address=f"unix://{folder}/runtime.sock",
         cors_origins=("https://chat.example",),
     )
@@ -97,7 +97,7 @@ async def strict(folder: Path) -> AsyncIterator[Running]:
 @asynccontextmanager
 async def _running(folder: Path, edge: envoy.Edge) -> AsyncIterator[Running]:
     sessions, turns = StandInSessions(), StandInTurns()  # type: ignore[abstract]
-    api = await start_api(edge.api_address, sessions, turns)
+    api = await start_api(edge.api_addresses[0], sessions, turns)
     try:
         async with (
             running_envoy(folder, edge),
