@@ -191,8 +191,9 @@ class JobLoad:
         try:
             await asyncio.sleep(STOP_SECONDS)
         finally:
-            if (asked := self._asked.get(lease.job_id)) and lease.cancelled:
-                self.account.told(lease.job_id, time.monotonic() - asked, calm=self._calm)
+            if asked := self._asked.get(lease.job_id):
+                took = time.monotonic() - asked
+                self.account.stopped(lease.job_id, took, told=lease.cancelled, calm=self._calm)
             self._ended[lease.job_id].set()
 
     async def _leave_effect(self, lease: Lease) -> None:
