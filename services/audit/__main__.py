@@ -9,6 +9,7 @@ from orginabox.audit.v1 import audit_service_pb2_grpc
 
 from services.audit.handler import AuditHandler
 from services.audit.store import QUERIES, SCHEMA, Store
+from services.kit.metrics import telling
 from services.kit.migrate import migrate
 from services.kit.postgres import Database
 from services.kit.server import run, serve
@@ -28,7 +29,8 @@ async def serve_audit(settings: MeshSettings, stop: asyncio.Event) -> None:
     """Put the parts together and serve."""
     await asyncio.to_thread(migrate, settings.database_url, SCHEMA, MIGRATIONS)
     async with Database(settings.database_url, SCHEMA, QUERIES) as database:
-        await serve(settings.address("audit"), SERVICES, partial(register, Store(database)), stop=stop)
+        with telling(settings.metrics_at("audit")):
+            await serve(settings.address("audit"), SERVICES, partial(register, Store(database)), stop=stop)
 
 
 def register(store: Store, server: grpc.aio.Server) -> None:

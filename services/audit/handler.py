@@ -5,6 +5,7 @@ from orginabox.audit.v1 import audit_service_pb2_grpc
 
 from services.audit import operations
 from services.audit.mapping import filter_from_proto, record_from_proto, record_to_proto
+from services.audit.metrics import APPEND_SECONDS, APPENDED
 from services.audit.store import Store
 from services.kit.interceptor import Context
 from services.kit.pages import page_cursor, page_size, page_token
@@ -18,7 +19,10 @@ class AuditHandler(audit_service_pb2_grpc.AuditServiceServicer):
 
     async def AppendRecords(self, request: pb.AppendRecordsRequest, context: Context) -> pb.AppendRecordsResponse:
         records = [record_from_proto(record) for record in request.records]
-        return pb.AppendRecordsResponse(appended=await operations.append_records(self._store, records))
+        with APPEND_SECONDS.time():
+            appended = await operations.append_records(self._store, records)
+        APPENDED.inc(appended)
+        return pb.AppendRecordsResponse(appended=appended)
 
     async def ListRecords(self, request: pb.ListRecordsRequest, context: Context) -> pb.ListRecordsResponse:
         wanted, size = filter_from_proto(request), page_size(request.page_size)

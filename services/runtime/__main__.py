@@ -9,6 +9,7 @@ from ext_authz import external_auth_pb2_grpc
 from orginabox.runtime.v1 import runtime_service_pb2_grpc
 
 from services.kit.keyring import Keyring
+from services.kit.metrics import telling
 from services.kit.migrate import migrate
 from services.kit.postgres import Database
 from services.kit.server import run, serve
@@ -38,7 +39,8 @@ async def serve_runtime(settings: RuntimeSettings, stop: asyncio.Event) -> None:
     async with Database(settings.database_url, SCHEMA, QUERIES) as database:
         store = Store(database)
         await operations.restore(box, store)
-        await serve(settings.address("runtime"), SERVICES, partial(register, box, store), stop=stop)
+        with telling(settings.metrics_at("runtime")):
+            await serve(settings.address("runtime"), SERVICES, partial(register, box, store), stop=stop)
 
 
 def installation(settings: RuntimeSettings) -> Installation:

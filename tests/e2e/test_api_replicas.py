@@ -53,9 +53,28 @@ def test_readers_are_spread_over_the_replicas(mesh: Box) -> None:
         reader.join(60)
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("worker", 'oiab_worker_turns_left_total{how="done"}'),
+        ("sandbox", 'oiab_sandbox_turns_ended_total{end="completed",reason=""}'),
+        ("runtime", 'oiab_runtime_door_decisions_total{decision="out"}'),
+        ("audit", "oiab_audit_appended_records_total"),
+        ("queue", 'oiab_queue_ended_total{state="completed"}'),
+    ],
+)
+def test_every_service_tells_what_it_did(mesh: Box, name: str, line: str) -> None:
+    until(lambda: metric(mesh, name, line) >= 1, 10)
+
+
 def open_streams(mesh: Box, name: str) -> float:
     """How many streams of events a replica has."""
+    return metric(mesh, name, "oiab_api_open_streams")
+
+
+def metric(mesh: Box, name: str, line: str) -> float:
+    """A value that a process tells Prometheus."""
     transport = httpx.HTTPTransport(uds=str(Home.locate({"OIAB_HOME": str(mesh.home)}).socket(f"{name}-metrics")))
     with httpx.Client(transport=transport) as http:
         told = http.get("http://metrics/metrics").text
-    return next(float(line.split()[1]) for line in told.splitlines() if line.startswith("oiab_api_open_streams "))
+    return next((float(each.rsplit(" ", 1)[1]) for each in told.splitlines() if each.startswith(f"{line} ")), 0.0)
