@@ -8,7 +8,7 @@ from orginabox.errors.v1 import error_reason_pb2
 from orginabox.turn.v1 import turn_event_pb2
 
 from services.kit.errors import DomainError
-from services.sandbox import driving, event, mapping, operations, run, sandbox, translate
+from services.sandbox import driving, event, failures, mapping, operations, run, sandbox
 from services.sandbox.run import Numbered
 
 
@@ -34,7 +34,7 @@ def test_every_reason_is_in_the_contract() -> None:
     ]
     endings = [
         thing.reason
-        for module in (driving, translate, operations)
+        for module in (driving, failures, operations)
         for thing in vars(module).values()
         if isinstance(thing, event.Failed)
     ]
