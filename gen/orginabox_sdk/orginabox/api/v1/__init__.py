@@ -2079,8 +2079,8 @@ class SessionServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "DeleteSessionResponse":
         """
-        Delete a session: its turns and their events are gone. What the agent itself remembers of it stays among the files of
-        the user's sandbox.
+        Delete a session: its turns and their events are gone. What the agent itself remembers of it is deleted soon after, or
+        when the user's sandbox runs next. Files that it made in the workspace stay.
         Refusals: SESSION_NOT_FOUND; SESSION_BUSY while a turn runs or waits.
         """
 
