@@ -22,7 +22,7 @@ WELL_KNOWN: Mapping[str, str] = {
     "google.protobuf.Duration": "duration",
     "google.protobuf.FieldMask": "field mask",
     "google.protobuf.Struct": "JSON object",
-    "google.api.HttpBody": "file in pieces",
+    "google.api.HttpBody": "bytes or text",
 }
 
 

@@ -29,6 +29,11 @@ class Refusal:
     code: Exit
 
 
+# The contract names the field; whoever typed the command has not heard of fields.
+WRONG_IDS = {
+    "session_id": "That is no id of a session. List yours: oiab sessions list",
+    "job_id": "That is no id of a job. List them: oiab jobs list",
+}
 REMEDIES = {
     "SESSION_NOT_FOUND": "List yours: oiab sessions list",
     "JOB_NOT_FOUND": "List them: oiab jobs list",
@@ -55,6 +60,8 @@ def refusal(error: ApiError, place: Place) -> Refusal:
         return unreachable(place)
     if not error.reason and error.code is grpc.StatusCode.UNIMPLEMENTED:
         return Refusal(f"What answers at {place.url} is not Org in a Box, or an older one.", Exit.UNREACHABLE)
+    if isinstance(error, InvalidArgument) and (told := WRONG_IDS.get(error.message.partition(":")[0])):
+        return Refusal(told, Exit.USAGE)
     code = Exit.USAGE if isinstance(error, InvalidArgument) else Exit.FAILED
     if error.reason == "SERVICE_UNAVAILABLE":
         code = Exit.UNREACHABLE

@@ -26,13 +26,15 @@ class Feed:
 
     Attributes:
         writers: How many streams write the log here.
+        version: Grows with each change.
         elsewhere: Whether another replica has written the log since the last stream was opened here.
     """
 
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._bytes = 0
-        self._changed = asyncio.Event()
+        self._waiting: set[asyncio.Future[bool]] = set()
+        self.version = 0
         self.writers = 0
         self.elsewhere = False
 
@@ -52,8 +54,10 @@ class Feed:
 
     def wake(self) -> None:
         """Let the readers look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.version += 1
+        waiting, self._waiting = self._waiting, set()
+        for waiter in waiting:
+            _answer(waiter, changed=True)
 
     def hear(self) -> None:
         """Another replica has written the log."""
@@ -66,9 +70,23 @@ class Feed:
             return None
         return self._events[sequence - self._events[0].sequence + 1 :]
 
-    def changes(self) -> asyncio.Event:
-        """An event that is set at the next change. Take it before looking, so that no change is missed."""
-        return self._changed
+    async def change(self, seen: int, seconds: float) -> bool:
+        """Wait for a change since a version for so long at most; tell whether there was one.
+
+        Take the version before looking, so that no change is missed. Every event wakes every reader, so this is the
+        hottest wait of Api: a future and a timer, nothing else.
+        """
+        if self.version != seen:
+            return True
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiting.add(waiter)
+        timer = loop.call_later(seconds, _answer, waiter, False)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
+            self._waiting.discard(waiter)
 
     def _forget(self) -> None:
         surplus = max(len(self._events) - KEPT_EVENTS, 0)
@@ -77,6 +95,11 @@ class Feed:
             self._bytes -= len(self._events[surplus].data)
             surplus += 1
         del self._events[:surplus]
+
+
+def _answer(waiter: asyncio.Future[bool], changed: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(changed)
 
 
 class Feeds:

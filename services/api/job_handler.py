@@ -58,6 +58,13 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
         await self._queues.ResumeQueue(queue.ResumeQueueRequest(kind=request.kind))
         return pb.ResumeQueueResponse()
 
+    async def SetQueueShare(self, request: pb.SetQueueShareRequest, context: Context) -> pb.SetQueueShareResponse:
+        await self._record("admin.queue_share", "queue")
+        await self._queues.SetTenantShare(
+            queue.SetTenantShareRequest(tenant_id=_tenant(), weight=request.weight, max_in_flight=request.max_in_flight)
+        )
+        return pb.SetQueueShareResponse()
+
     async def GetQueueStats(self, request: pb.GetQueueStatsRequest, context: Context) -> pb.GetQueueStatsResponse:
         answer = await self._queues.GetQueueStats(queue.GetQueueStatsRequest())
         return pb.GetQueueStatsResponse(kinds=answer.kinds)

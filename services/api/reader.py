@@ -1,8 +1,6 @@
 """Reading a log to its end: first what is on disk, then what is live, each event once and in order."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
 from uuid import UUID
 
 from services.api.feed import Feeds
@@ -21,42 +19,34 @@ EndOf = Callable[[Turn], Event]
 
 async def read_log(
     store: Store, feeds: Feeds, caller: Caller, turn_id: UUID, after: int, end_of: EndOf
-) -> AsyncIterator[Event | None]:
-    """The events of a turn after a number, to the terminal one; None is a sign that nothing happened for a while.
+) -> AsyncIterator[Sequence[Event]]:
+    """The events of a turn after a number, to the terminal one, as many at once as there are for this reader.
+
+    Nothing at once is a sign that nothing happened for a while.
 
     A reader that has all events of an ended turn gets the terminal one again, so that every stream ends with it.
     """
     with feeds.join(turn_id) as feed, READERS.track_inprogress():
         quiet = 0.0
         while True:
-            changed = feed.changes()
+            seen = feed.version
             events = feed.after(after)
             if not events and (events is None or not feed.written_here or quiet >= CHECKPOINT_SECONDS):
                 events = await _from_disk(store, caller, turn_id, after, end_of)
             if events:
                 LAG.observe(len(events))
-            for event in events:
-                yield event
-                if event.ending:
+                yield events
+                if events[-1].ending:
                     return
-            if events:
                 after, quiet = max(after, events[-1].sequence), 0.0
                 continue
             if quiet >= CHECKPOINT_SECONDS:
-                yield None
+                yield ()
                 quiet = 0.0
             if not feed.written_here:
                 feeds.neighbours.watch(turn_id)
-            quiet += await _wait(changed, CHECKPOINT_SECONDS if feed.written_here else POLL_SECONDS)
-
-
-async def _wait(changed: asyncio.Event, seconds: float) -> float:
-    """Wait for a change for so long at most, and return how long nothing has changed: 0 when something has."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await changed.wait()
-            return 0.0
-    return seconds
+            seconds = CHECKPOINT_SECONDS if feed.written_here else POLL_SECONDS
+            quiet = 0.0 if await feed.change(seen, seconds) else quiet + seconds
 
 
 async def _from_disk(store: Store, caller: Caller, turn_id: UUID, after: int, end_of: EndOf) -> list[Event]:

@@ -1,6 +1,6 @@
 """A turn: what follows from one prompt; and the events of its log."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from uuid import UUID
@@ -109,6 +109,8 @@ class Event:
     sequence: int
     data: bytes
     ending: Ending | None = None
+    shown: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    """What was made of it for its readers, once for all of them, by content type."""
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,21 @@
 """The contract's TurnService: turns, and the stream of their events."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
 import grpc
+from google.api import httpbody_pb2
 from orginabox.api.v1 import turn_service_pb2 as pb
 from orginabox.api.v1 import turn_service_pb2_grpc
 from orginabox.sandbox.v1 import sandbox_service_pb2, sandbox_service_pb2_grpc
 from orginabox.turn.v1 import turn_event_pb2
 
-from services.api import inbox, mapping, operations, reader
+from services.api import event_text, inbox, mapping, operations, reader
 from services.api.abort import abort_run
 from services.api.feed import Feeds
 from services.api.store import Store
-from services.api.turn import TurnState
+from services.api.turn import Event, Turn, TurnState
 from services.kit.caller import caller
 from services.kit.errors import DomainError, Kind
 from services.kit.interceptor import Context
@@ -63,12 +64,29 @@ class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
     async def StreamTurnEvents(self, request: pb.StreamTurnEventsRequest, context: Context) -> AsyncIterator[Any]:
         turn = await operations.get_turn(self._store, caller(), UUID(request.turn_id))
         after = max(request.from_sequence, _last_event_id(context))
-        async for event in reader.read_log(self._store, self._feeds, caller(), turn.id, after, mapping.end_of):
-            if event is None:
+        async for events in self._read(turn, after):
+            for event in events:
+                after = event.sequence
+                yield event.data  # as it was written: nobody parses it on its way to a reader
+            if not events:
                 yield mapping.checkpoint(turn.id, after)
-                continue
-            after = event.sequence
-            yield event.data  # as it was written: nobody parses it on its way to a reader
+
+    async def StreamTurnEventsAsText(
+        self, request: pb.StreamTurnEventsAsTextRequest, context: Context
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        turn = await operations.get_turn(self._store, caller(), UUID(request.turn_id))
+        after = max(request.from_sequence, _last_event_id(context))
+        yield event_text.OPENING
+        async for events in self._read(turn, after):
+            for body in event_text.bodies_of(events):
+                yield body
+            if events:
+                after = events[-1].sequence
+            else:
+                yield event_text.body_of(mapping.checkpoint(turn.id, after))
+
+    def _read(self, turn: Turn, after: int) -> AsyncIterator[Sequence[Event]]:
+        return reader.read_log(self._store, self._feeds, caller(), turn.id, after, mapping.end_of)
 
     async def UpdateTurn(self, request: pb.UpdateTurnRequest, context: Context) -> pb.UpdateTurnResponse:
         turn = await inbox.reword_turn(self._store, caller(), UUID(request.turn_id), request.text)

@@ -35,7 +35,8 @@ class AuditHandler(audit_service_pb2_grpc.AuditServiceServicer):
 
     async def AppendRecords(self, request: pb.AppendRecordsRequest, context: Context) -> pb.AppendRecordsResponse:
         records = [record_from_proto(record) for record in request.records]
-        appended = await operations.append_records(self._store, records)
+        with metrics.APPEND_SECONDS.time():
+            appended = await operations.append_records(self._store, records)
         self._notary.appended(appended)
         metrics.APPENDED.inc(appended)
         metrics.BATCHES.observe(len(records))

@@ -4,7 +4,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from services.kit.metrics import POWERS, SECONDS
 
-APPENDED = Counter("oiab_audit_records", "Records that were sealed and kept.")
+APPENDED = Counter("oiab_audit_appended_records", "Records that are on disk. One that came twice counts once.")
+APPEND_SECONDS = Histogram("oiab_audit_append_seconds", "How long it takes to append a batch.", buckets=SECONDS)
 BATCHES = Histogram("oiab_audit_batch_records", "Records in one call.", buckets=POWERS)
 CHECKPOINT_SIZE = Gauge("oiab_audit_checkpoint_size", "How many records the newest checkpoint covers.")
 UNPUBLISHED = Gauge("oiab_audit_unpublished_checkpoints", "Checkpoints that a place has not yet.", ["place"])

@@ -38,7 +38,7 @@ class Edge:
     model: Path
     clusters_file: Path
     access_log: Path
-    api_address: str
+    api_addresses: tuple[str, ...]
     runtime_address: str
     mesh: Mesh
     door: Door = field(default_factory=Door)
@@ -61,7 +61,6 @@ def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET
         "model_refusals": model_mappers(),
         "rate_limit": edge.rate_limit,
         "rate_burst": edge.rate_limit * 2,
-        "event_id_script": str(TEMPLATES / "event_id.lua"),
         "known_fields_script": _known_fields_script(contract),
         "descriptor_set": str(descriptor_set),
         "services": contract.services,
@@ -69,8 +68,8 @@ def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET
         "stream_methods": _any_of(re.escape(path) for path in contract.stream_methods),
         "public_package": f"/{PUBLIC_PACKAGE}.",
         "cors_origins": [_regex(LOOPBACK_ORIGIN), *({"exact": origin} for origin in edge.cors_origins)],
-        "api_discovery": discovery(edge.api_address),
-        "api_endpoints": endpoints("api", edge.api_address),
+        "api_discovery": discovery(edge.api_addresses[0]),
+        "api_endpoints": endpoints("api", *edge.api_addresses),
         "runtime_discovery": discovery(edge.runtime_address),
         "runtime_endpoints": endpoints("runtime", edge.runtime_address),
         "api_transport": mesh_transport("api", edge.mesh),
@@ -132,10 +131,10 @@ def discovery(address: str) -> str:
     return "STATIC" if address.startswith("unix:") else "STRICT_DNS"
 
 
-def endpoints(cluster: str, address: str) -> dict[str, Any]:
-    """An address such as `unix:///run/api.sock` or `api:7001` in Envoy's words."""
-    endpoint = {"endpoint": {"address": _address(address)}}
-    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]}
+def endpoints(cluster: str, *addresses: str) -> dict[str, Any]:
+    """Addresses such as `unix:///run/api.sock` or `api:7001` in Envoy's words."""
+    found = [{"endpoint": {"address": _address(address)}} for address in addresses]
+    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": found}]}
 
 
 def _tls_chain(edge: Edge) -> str:

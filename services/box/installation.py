@@ -48,7 +48,8 @@ class Installation:
         edge = self.edge()
         configuration = envoy.prepare(self.home.envoy, edge, envoy.render(edge, read_contract()))
         needs = ("postgres",) if database else ()
-        found = [self._service(name, needs, logins) for name in SERVICES]
+        names = [(service, name) for service in SERVICES for name in self._replicas(service)]
+        found = [self._service(service, name, needs, logins) for service, name in names]
         found.append(envoy.spec(configuration, edge, self.environment()))
         if self.settings.demo_model:
             found.append(self._demo_model())
@@ -62,7 +63,7 @@ class Installation:
             model=self.home.model_folder / "model.sock",
             clusters_file=self.home.clusters_file,
             access_log=self.home.logs / "access.log",
-            api_address=self._address("api"),
+            api_addresses=tuple(self._address(name) for name in self._replicas("api")),
             runtime_address=self._address("runtime"),
             door=self._door(),
             mesh=Mesh(
@@ -127,21 +128,28 @@ class Installation:
         file = self.home.envoy / "edge_certificate.yaml"
         return Door(settings.bind, Certificate(settings.tls_certificate, settings.tls_key, file))
 
-    def _service(self, name: str, needs: tuple[str, ...], logins: Logins) -> ProcessSpec:
-        env = self.environment() | logins.environment(name)
-        if name == "api":
+    def _replicas(self, service: str) -> tuple[str, ...]:
+        """The names of the processes of a service: `api`, `api-2`, `api-3`."""
+        count = self.settings.api_replicas if service == "api" else 1
+        return (service, *(f"{service}-{number}" for number in range(2, count + 1)))
+
+    def _service(self, service: str, name: str, needs: tuple[str, ...], logins: Logins) -> ProcessSpec:
+        env = self.environment() | logins.environment(service)
+        if service in SERVERS:
+            env[f"OIAB_{service.upper()}_ADDRESS"] = self._address(name)
+        if service == "api":
             env["ORGINABOX_API_KEY"] = self.home.api_key(self.environ)
-        if name in keyring_environment.ROOMS:
+        if service in keyring_environment.ROOMS:
             env |= keyring_environment.keyring_environment(self.environ)
         path = self.home.socket(name)
         return ProcessSpec(
             name=name,
-            argv=(sys.executable, "-m", f"services.{name}"),
+            argv=(sys.executable, "-m", f"services.{service}"),
             env=env,
-            probe=grpc_probe(path, name, self.home.certificates),
+            probe=grpc_probe(path, service, self.home.certificates),
             prepare=partial(path.unlink, missing_ok=True),  # a killed one leaves its socket
             after=needs,
-            stop_rank=0 if name == "worker" else 1,
+            stop_rank=0 if service == "worker" else 1,
         )
 
     def _demo_model(self) -> ProcessSpec:

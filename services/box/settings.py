@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     rate_limit: int = Field(1000, ge=1)
     """How many requests a second the edge takes in all, so that a runaway client cannot drown the box."""
 
+    api_replicas: int = Field(1, ge=1, le=16)
+    """How many processes serve the API. Any of them serves any turn; each takes a core when many read."""
+
     @property
     def address(self) -> str:
         """Where clients find the installation."""

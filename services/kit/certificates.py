@@ -28,7 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 DNS_DOMAIN = "orginabox.internal"
 AUTHORITY_LIFE = timedelta(days=3652)
 CERTIFICATE_LIFE = timedelta(hours=24)
-CLOCK_SKEW = timedelta(minutes=5)
+CLOCK_SKEW = timedelta(minutes=15)
 """How far the clocks of two machines may differ: certificates are dated back by it."""
 
 CERTIFICATE, KEY, ROOTS = "cert.pem", "key.pem", "ca.pem"

@@ -15,6 +15,7 @@ from services.runtime import mapping, operations
 from services.runtime.dialect import ProviderKind
 from services.runtime.door import Door, DoorClosed
 from services.runtime.installation import Installation
+from services.runtime.metrics import APPLIED, DECISION_SECONDS, DECISIONS
 from services.runtime.store import Store, TokenHolder
 
 
@@ -74,6 +75,7 @@ class RuntimeHandler(runtime_service_pb2_grpc.RuntimeServiceServicer):
     async def ApplyRuntime(self, request: pb.ApplyRuntimeRequest, context: Context) -> pb.ApplyRuntimeResponse:
         status, changed = await operations.apply(self._box, self._store, UUID(request.tenant_id))
         self._door.forget()
+        APPLIED.inc(changed)
         return pb.ApplyRuntimeResponse(status=mapping.status_to_proto(status), changed=changed)
 
     async def IssueModelToken(self, request: pb.IssueModelTokenRequest, context: Context) -> pb.IssueModelTokenResponse:
@@ -92,8 +94,11 @@ class AuthorizationHandler(auth_grpc.AuthorizationServicer):
     async def Check(self, request: auth.CheckRequest, context: Context) -> auth.CheckResponse:
         http = request.attributes.request.http
         try:
-            passage = await self._door.check(http.method, http.path, http.headers)
+            with DECISION_SECONDS.time():
+                passage = await self._door.check(http.method, http.path, http.headers)
         except DoorClosed as closed:
+            DECISIONS.labels(closed.kind).inc()
             telemetry.log().info("model call refused", status=closed.status, type=closed.kind)
             return mapping.closed_to_proto(closed)
+        DECISIONS.labels("out").inc()
         return mapping.passage_to_proto(passage)

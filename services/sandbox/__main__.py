@@ -8,6 +8,7 @@ from orginabox.runtime.v1 import runtime_service_pb2_grpc
 from orginabox.sandbox.v1 import sandbox_service_pb2_grpc
 
 from services.kit.channel import connect
+from services.kit.metrics import telling
 from services.kit.postgres import Database
 from services.kit.server import run, serve
 from services.kit.tenancy import as_system, as_tenant
@@ -54,7 +55,8 @@ async def serve_sandbox(settings: SandboxSettings, stop: asyncio.Event) -> None:
             asyncio.create_task(_end_with(stop, fleet)),
         ]
         try:
-            await serve(settings.address("sandbox"), SERVICES, register, identity=identity, stop=stop)
+            with telling(settings.metrics_at("sandbox")):
+                await serve(settings.address("sandbox"), SERVICES, register, identity=identity, stop=stop)
         finally:
             for task in background:
                 task.cancel()

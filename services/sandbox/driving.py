@@ -10,7 +10,7 @@ from uuid import UUID
 from services.kit import telemetry
 from services.kit.errors import DomainError
 from services.sandbox import agent_events as said_by
-from services.sandbox import translate
+from services.sandbox import failures
 from services.sandbox.agent_events import AgentEvent
 from services.sandbox.agent_ids import message_id, said_message_id
 from services.sandbox.event import (
@@ -213,7 +213,7 @@ class TurnDriver:
                 # Nobody can answer one yet, and the turn would wait for ever.
                 await self._agent.reject_question(question_id)
             case said_by.StatusChanged(status=status) if status.type == "retry":
-                self._rate_limited = translate.is_rate_limit(status.message)
+                self._rate_limited = failures.is_rate_limit(status.message)
         self._steering.hear(said)
         for event in self._translator.feed(said):
             self._tell(event)
@@ -256,7 +256,7 @@ class TurnDriver:
         if self._abort_time is not None:
             return Aborted() if now - self._abort_time > self._patience.abort else None
         if self._retry_time is not None and now - self._retry_time >= self._patience.retries:
-            return translate.RATE_LIMITED if self._rate_limited else translate.UNAVAILABLE
+            return failures.RATE_LIMITED if self._rate_limited else failures.UNAVAILABLE
         if self._clock.worked(now) > self._patience.hard_limit:
             return _TOOK_TOO_LONG
         return self._end_of_silence(now - self._heard_time)
@@ -269,13 +269,13 @@ class TurnDriver:
             return None
         if self._abort_time is not None and (error is None or error.name == "MessageAbortedError"):
             return Aborted()
-        return translate.failure(error) if error else Completed()
+        return failures.failure(error) if error else Completed()
 
     def _end_of_silence(self, silence: float) -> Terminal | None:
         if not self._translator.begun:
             return _NEVER_BEGAN if silence > self._patience.begin else None
         waits_for_model = not self._translator.tool_runs and not self._translator.pending_permissions
-        return translate.UNAVAILABLE if waits_for_model and silence > self._patience.silence else None
+        return failures.UNAVAILABLE if waits_for_model and silence > self._patience.silence else None
 
     async def _look_at_clocks(self) -> None:
         now = time.monotonic()

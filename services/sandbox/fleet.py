@@ -15,6 +15,7 @@ from services.kit.errors import DomainError
 from services.sandbox.driver import INNER_BUNDLE, INNER_HOME, Driver, Launch, Limits
 from services.sandbox.hub import Hub
 from services.sandbox.live import Live
+from services.sandbox.metrics import SANDBOXES, START_SECONDS, STARTS_FAILED
 from services.sandbox.opencode import USER_NAME, Opencode
 from services.sandbox.run import Run
 from services.sandbox.sandbox import Sandbox, SandboxStartFailed, SandboxState
@@ -144,9 +145,12 @@ class Fleet:
                 await self.driver.check()
                 live = await self._bring_up(sandbox, bundle)
         except Exception:
+            STARTS_FAILED.inc()
             await self._report_stopped(sandbox)
             raise
+        START_SECONDS.observe(time.monotonic() - began)
         self._live[sandbox.id] = live
+        SANDBOXES.set(len(self._live))
         watcher = asyncio.create_task(live.watch(self._ended), name=f"sandbox-{sandbox.id}")
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
@@ -200,6 +204,7 @@ class Fleet:
     async def _ended(self, live: Live) -> None:
         if self._live.get(live.sandbox.id) is live:
             del self._live[live.sandbox.id]
+            SANDBOXES.set(len(self._live))
             await self._report_stopped(live.sandbox)
 
     async def _report_stopped(self, sandbox: Sandbox) -> None:

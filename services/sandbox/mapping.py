@@ -1,5 +1,6 @@
 """Domain to wire, field by field."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -219,6 +220,7 @@ def struct_to_proto(value: Mapping[str, Any]) -> Struct:
     """A JSON object on the wire. What JSON cannot say is left as its text."""
     struct = Struct()
     try:
+        json.dumps(value, allow_nan=False)  # a Struct takes numbers that no JSON has
         struct.update(value)
     except (ValueError, TypeError):
         struct = Struct()

@@ -23,6 +23,7 @@ from services.sandbox.event import (
     merged,
     size_of,
 )
+from services.sandbox.metrics import TurnMeasures
 
 # A merged event stays small enough to be shown and stored as one.
 _MERGED_LIMIT = 16 * 1024
@@ -120,6 +121,7 @@ class Run:
         self._refusal: Exception | None = None
         self._asked: set[str] = set()
         self._expired: set[str] = set()
+        self._measures = TurnMeasures()
         self._changed = asyncio.Event()
         self._begun = asyncio.Event()
 
@@ -147,6 +149,7 @@ class Run:
         """Add an event. What comes after the terminal one is dropped."""
         if self.ended:
             return
+        self._measures.tell(event)
         event = bounded(event)
         time = time or datetime.now(UTC)
         if not self._merge(event):

@@ -5,24 +5,27 @@ how much of each part was told, so that the same state twice, or a state read by
 what is new.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
 
 from services.sandbox import agent_events as said_by
 from services.sandbox import event as events
+from services.sandbox.agent_values import INT32, pieces, short, time_of, whole
 from services.sandbox.event import Event, Reply
+from services.sandbox.failures import retry_message
+from services.sandbox.tool_calls import (
+    EDITING_TOOLS,
+    NO_OUTPUT,
+    asked_for,
+    edited_paths,
+    finished,
+    new_output,
+    shortened,
+    title_of,
+)
 
-_TEXT_LIMIT = 256 * 1024
-_CUT = "\n… (cut)"
-_EDITING_TOOLS = frozenset({"edit", "write", "apply_patch", "patch"})
-_OVERLAP = 256
 _NOT_PERMITTED_IN_TIME = "Nobody answered in time whether this may be done, so it was not done."
-_INT32, _INT64 = 2**31 - 1, 2**63 - 1
-_YEAR = 366 * 86400.0
-_NO_OUTPUT = "(no output)"
 
 
 @dataclass
@@ -207,7 +210,7 @@ class Translator:
         if status.type == "retry":
             self.retrying = True
             yield from self._void()
-            yield events.Retrying(_whole(status.attempt, _INT32), retry_message(status.message), _time(status.next))
+            yield events.Retrying(whole(status.attempt, INT32), retry_message(status.message), time_of(status.next))
 
     def _void(self) -> Iterator[Event]:
         """Take back what the failed model call had said: opencode keeps it, but the next try says it anew."""
@@ -245,7 +248,7 @@ class Translator:
         text.ended = part.time.end is not None
         if len(part.text) > text.told:
             self.retrying = False
-            yield from _pieces(delta, part.id, part.text[text.told :])
+            yield from pieces(delta, part.id, part.text[text.told :])
             text.told = len(part.text)
 
     def _grown(self, said: said_by.PartGrew) -> Iterator[Event]:
@@ -253,7 +256,7 @@ class Translator:
         if said.field == "text" and said.delta and text and not text.gap and not text.ended:
             self.retrying = False
             text.told += len(said.delta)
-            yield from _pieces(text.delta, said.part_id, said.delta)
+            yield from pieces(text.delta, said.part_id, said.delta)
 
     def _tool(self, part: said_by.Part, state: said_by.ToolState) -> Iterator[Event]:
         tool = self._tools.setdefault(part.id, _Tool())
@@ -263,22 +266,22 @@ class Translator:
             return
         if not tool.started:
             tool.started = True
-            yield events.ToolStarted(part.id, part.tool, _title(part, state.input), _shortened(state.input))
+            yield events.ToolStarted(part.id, part.tool, title_of(part, state.input), shortened(state.input))
             if asked := self._held.pop(part.id, None):
                 yield asked
         output = state.metadata.get("output")
-        if isinstance(output, str) and output != _NO_OUTPUT and (new := new_output(tool.output, output)):
+        if isinstance(output, str) and output != NO_OUTPUT and (new := new_output(tool.output, output)):
             tool.output = output
-            yield events.ToolOutput(part.id, _short(new))
+            yield events.ToolOutput(part.id, short(new))
         if state.status in {"completed", "error"}:
             tool.ended = True
-            finished = _finished(part, state)
-            if finished.error is not None and part.id in self._expired_calls:
+            ended = finished(part, state)
+            if ended.error is not None and part.id in self._expired_calls:
                 # opencode knows no other word for it than that the user has refused.
-                finished = replace(finished, error=_NOT_PERMITTED_IN_TIME)
-            yield finished
-            if state.status == "completed" and part.tool in _EDITING_TOOLS:
-                yield from (events.FileEdited(path) for path in _edited_paths(state.metadata))
+                ended = replace(ended, error=_NOT_PERMITTED_IN_TIME)
+            yield ended
+            if state.status == "completed" and part.tool in EDITING_TOOLS:
+                yield from (events.FileEdited(path) for path in edited_paths(state.metadata))
 
     def _asked(self, said: said_by.PermissionRequested) -> Iterator[Event]:
         if said.id in self._permissions:
@@ -290,10 +293,10 @@ class Translator:
         asked = events.PermissionAsked(
             permission_id=said.id,
             permission=said.permission,
-            title=_short(_asked_for(said)),
+            title=short(asked_for(said)),
             patterns=said.patterns,
             always_patterns=said.always,
-            diff=_short(diff) if isinstance(diff, str) else "",
+            diff=short(diff) if isinstance(diff, str) else "",
             call_id=call_id,
         )
         if call_id and not self._tools[call_id].started:
@@ -315,142 +318,13 @@ class Translator:
         yield events.PermissionReplied(said.request_id, reply)
 
 
-def new_output(told: str, output: str) -> str:
-    """What an output has that was not told. opencode shows only the end of a long one, so the beginning may be gone."""
-    if output.startswith(told):
-        return output[len(told) :]
-    tail = told[-_OVERLAP:]
-    found = output.rfind(tail)
-    return output[found + len(tail) :] if found >= 0 else output
-
-
-def retry_message(said: str) -> str:
-    """Why a call is tried again, in our words: the provider's may hold addresses and more."""
-    if is_rate_limit(said):
-        return "The model provider limits how often it may be called. Trying again."
-    return "The model provider did not answer well. Trying again."
-
-
-def is_rate_limit(said: str) -> bool:
-    """Whether a provider's message speaks of a limit of its own."""
-    words = ("rate limit", "rate_limit", "ratelimit", "too many requests", "quota", "overloaded", "429")
-    return any(word in said.lower() for word in words)
-
-
-UNAVAILABLE = events.Failed("PROVIDER_UNAVAILABLE", "The model provider cannot be reached. Try again later.")
-RATE_LIMITED = events.Failed(
-    "PROVIDER_RATE_LIMITED", "The model provider limits how often it may be called. Try again later."
-)
-_UNAUTHENTICATED = events.Failed(
-    "PROVIDER_UNAUTHENTICATED", "The model provider refused the key. Set a valid one, then apply the runtime."
-)
-_UNKNOWN_MODEL = events.Failed("MODEL_NOT_FOUND", "The model provider does not know this model. Choose another.")
-_BAD_RESPONSE = events.Failed("PROVIDER_BAD_RESPONSE", "The model provider sent an answer that cannot be read.")
-_BY_STATUS = {401: _UNAUTHENTICATED, 403: _UNAUTHENTICATED, 404: _UNKNOWN_MODEL, 408: UNAVAILABLE, 429: RATE_LIMITED}
-_BY_NAME = {
-    "ProviderAuthError": _UNAUTHENTICATED,
-    "ContextOverflowError": events.Failed(
-        "AGENT_ERROR", "The conversation is longer than the model can read. Start a new session."
-    ),
-    "MessageOutputLengthError": events.Failed("AGENT_ERROR", "The answer is longer than the model may write."),
-}
-_BY_WORDS = {
-    "Model not found": _UNKNOWN_MODEL,
-    "ProviderModelNotFound": _UNKNOWN_MODEL,
-    "JSON parsing failed": _BAD_RESPONSE,
-    "Type validation failed": _BAD_RESPONSE,
-    "Invalid JSON response": _BAD_RESPONSE,
-}
-_SERVER_ERRORS = range(500, 600)
-
-
-def failure(error: said_by.AgentError) -> events.Failed:
-    """An error of opencode as the end of a turn. Nothing of the provider's answer but its status is told."""
-    status = error.data.status_code or 0
-    known = _BY_NAME.get(error.name) or _BY_STATUS.get(status)
-    known = known or next((failed for words, failed in _BY_WORDS.items() if words in error.data.message), None)
-    if known:
-        return known
-    if status in _SERVER_ERRORS:
-        return UNAVAILABLE
-    if status:
-        return events.Failed("AGENT_ERROR", f"The model provider refused the request with HTTP status {status}.")
-    return events.Failed("AGENT_ERROR", "The agent stopped with an error.")
-
-
-def _finished(part: said_by.Part, state: said_by.ToolState) -> events.ToolFinished:
-    failed = state.status == "error"
-    return events.ToolFinished(
-        call_id=part.id,
-        tool=part.tool,
-        title=_short(state.title, 200) if state.title else _title(part, state.input),
-        output="" if failed else _short(state.output),
-        error=_short(state.error or "The tool failed.") if failed else None,
-        seconds=min(max(0.0, ((state.time.end or 0) - state.time.start) / 1000), _YEAR) if state.time.end else 0.0,
-    )
-
-
 def _usage(part: said_by.Part) -> events.Usage:
     tokens = part.tokens
     return events.Usage(
-        input_tokens=_whole(tokens.input),
-        output_tokens=_whole(tokens.output),
-        reasoning_tokens=_whole(tokens.reasoning),
-        cache_read_tokens=_whole(tokens.cache.read),
-        cache_write_tokens=_whole(tokens.cache.write),
-        cost_micro_usd=_whole(part.cost * 1_000_000),
+        input_tokens=whole(tokens.input),
+        output_tokens=whole(tokens.output),
+        reasoning_tokens=whole(tokens.reasoning),
+        cache_read_tokens=whole(tokens.cache.read),
+        cache_write_tokens=whole(tokens.cache.write),
+        cost_micro_usd=whole(part.cost * 1_000_000),
     )
-
-
-def _title(part: said_by.Part, given: Mapping[str, Any]) -> str:
-    """What a call is about, by its arguments."""
-    told = (given.get(name) for name in ("description", "filePath", "pattern", "query", "url"))
-    title = next((text for text in told if isinstance(text, str) and text), "")
-    return _short(title, 200) if title != part.tool else ""
-
-
-def _asked_for(said: said_by.PermissionRequested) -> str:
-    told = (said.metadata.get(name) for name in ("command", "filepath", "url"))
-    return next((text for text in told if isinstance(text, str) and text), ", ".join(said.patterns))
-
-
-def _edited_paths(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """The files that an editing tool says it changed."""
-    files = metadata.get("files")
-    found = files if isinstance(files, list) else [metadata.get("filediff"), metadata.get("filepath")]
-    told: set[str] = set()
-    for item in found:
-        path = item.get("filePath") or item.get("file") if isinstance(item, dict) else item
-        if isinstance(path, str) and path not in told:
-            told.add(path)
-            yield path
-
-
-def _short(text: str, limit: int = _TEXT_LIMIT) -> str:
-    return text if len(text) <= limit else text[:limit] + _CUT
-
-
-def _shortened(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments small enough to be an event: a whole file may be one of them."""
-    return {name: _short(item, _TEXT_LIMIT // 4) if isinstance(item, str) else item for name, item in value.items()}
-
-
-def _pieces(
-    delta: type[events.TextDelta | events.ReasoningDelta], part_id: str, text: str
-) -> Iterator[events.TextDelta | events.ReasoningDelta]:
-    """A text as events that are small enough. None of an answer is left out."""
-    for start in range(0, len(text), _TEXT_LIMIT // 4):
-        yield delta(part_id, text[start : start + _TEXT_LIMIT // 4])
-
-
-def _whole(number: float, most: int = _INT64) -> int:
-    """A count as the contract can say it. Nonsense counts nothing."""
-    return round(min(number, most)) if number > 0 else 0
-
-
-def _time(milliseconds: float) -> datetime:
-    """A time of opencode. It is the sandbox that says it, so nonsense becomes now."""
-    try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return datetime.now(UTC)

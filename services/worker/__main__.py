@@ -8,6 +8,7 @@ from orginabox.sandbox.v1 import sandbox_service_pb2_grpc
 from orginabox.turn.v1 import turn_log_service_pb2_grpc
 
 from services.kit.channel import connect
+from services.kit.metrics import telling
 from services.kit.server import run, serve
 from services.worker.consumer import Consumer
 from services.worker.consumer import Lease as JobLease
@@ -40,10 +41,11 @@ async def serve_worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
             # A turn outlives its worker, so there is nothing to wait for: the next worker joins it.
             grace=0.5,
         )
-        await asyncio.gather(
-            consumer.run(stop),
-            serve(settings.address("worker"), (), _nothing, identity=identity, stop=stop),
-        )
+        with telling(settings.metrics_at("worker")):
+            await asyncio.gather(
+                consumer.run(stop),
+                serve(settings.address("worker"), (), _nothing, identity=identity, stop=stop),
+            )
 
 
 def _nothing(_: grpc.aio.Server) -> None:

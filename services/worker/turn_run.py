@@ -20,6 +20,7 @@ from orginabox.turn.v1 import turn_event_pb2, turn_log_service_pb2, turn_log_ser
 
 from services.kit import telemetry
 from services.kit.status import PREFIX, reason_of, refusal_of
+from services.worker.metrics import CLAIM_TIME, CUTS, measured
 
 CLAIM_SECONDS = 120.0
 """How long a sandbox may take to come up."""
@@ -84,6 +85,12 @@ class TurnRun:
 
     async def run(self, lease: Lease) -> None:
         """Run a turn to its end. Returns when the terminal event is on disk, or another worker has the turn."""
+        with measured() as turn:
+            measured_lease = replace(lease, park=turn.parking(lease.park), unpark=turn.unparking(lease.unpark))
+            turn.how = await self._run(measured_lease)
+
+    async def _run(self, lease: Lease) -> str:
+        """Run a turn to its end, and tell how it left this worker."""
         failures = 0
         kept = _Kept()
         while True:
@@ -94,18 +101,19 @@ class TurnRun:
                 # The job stands for a place in line; the log says which turn has it.
                 turn = replace(lease, turn_id=opened.turn_id or lease.turn_id)
                 if opened.ended or await self._pipe(turn, opened, kept):
-                    return
+                    return "done"
                 failures = 0
             except grpc.aio.AioRpcError as error:
                 reason = reason_of(error)
                 if reason in {"LEASE_LOST", "TURN_NOT_FOUND", "TURN_ENDED"}:
                     telemetry.log().info("turn is not ours any more", turn_id=lease.turn_id, reason=reason)
-                    return
+                    return "elsewhere"
                 if failures > MOST_FAILURES or (error.code() not in _PASSING and reason != "SEQUENCE_GAP"):
                     raise
                 telemetry.log().warning(
                     "turn cut", turn_id=lease.turn_id, reached=reached, code=error.code().name, details=error.details()
                 )
+                CUTS.labels(error.code().name).inc()
                 await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
                 failures += 1
 
@@ -119,7 +127,7 @@ class TurnRun:
         kept.begin_after(opened.last_sequence)
         pipe = _Pipe(self._log, self._sandboxes, lease, kept)
         try:
-            with telemetry.span("sandbox claim", turn_id=lease.turn_id):
+            with telemetry.span("sandbox claim", turn_id=lease.turn_id), CLAIM_TIME.time():
                 sandbox_id = await self._claim(opened)
             return await pipe.carry(self._join(lease, opened, sandbox_id, kept.last), opened.abort_requested)
         except RunRefused as refused:

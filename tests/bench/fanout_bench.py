@@ -137,7 +137,7 @@ async def ours(database_url: str) -> AsyncIterator[Server]:
             model=folder / "model.sock",
             clusters_file=folder / "clusters.yaml",
             access_log=folder / "access.log",
-            api_address=address,
+            api_addresses=(address,),
             runtime_address=address,
             mesh=Mesh(certificates("envoy") / "envoy", folder, identity("envoy").installation),
             rate_limit=100_000,
@@ -257,7 +257,12 @@ async def run() -> list[Table]:
                     result = await measure(server, streams)
                 table.rows.append([str(streams), name, *result.cells()])
     table.bounds = (
-        "A message of gRPC is an event: each costs Api one write and Envoy one transcoding, whoever else reads it. "
-        "Targets: FastAPI's throughput, and p99 below 100 ms at 500 streams."
+        "Where the time goes: of Api's, two thirds are grpcio's own, a write with a wake-up for each message of each "
+        "reader; a fifth is the way of an event through our code; the rest writes the log. So messages were made fewer "
+        "and cheaper. An event becomes text once for all readers. What waits for one goes out with one message, so "
+        "that a busy machine sends fewer, not later. Envoy passes text on, where it made JSON of each event for each "
+        "reader and ran a script over it (before: 0.63 cores at 1,000 streams). A reader waits with one future and one "
+        "timer. A lone event is never held back. Targets: FastAPI's throughput, and p99 below 100 ms at 500 "
+        "streams."
     )
     return [table]

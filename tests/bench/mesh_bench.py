@@ -119,8 +119,8 @@ async def measure_latency(made: Box, agent: BareAgent) -> Table:
         f"{TURNS} turns each, by turns, of {DELTAS} deltas at {1 / INTERVAL:.0f}/s from the same scripted model. "
         "First token: from sending the prompt to the first delta at the client. Delta: from the model's stamp to the "
         "client. The peer is opencode alone, read by its own `/event`; ours is REST and SSE through Envoy, Api, Queue, "
-        "Worker, Sandbox and bubblewrap. The sessions are made before; the agent's own session of ours is made by its "
-        "first turn, that of the peer before it. Milliseconds.",
+        "Worker, Sandbox and bubblewrap. The sessions are made right before; the agent's own session of ours is made "
+        "in the background meanwhile, that of the peer is there. Milliseconds.",
         ["", "first token p50", "first token p95", "delta p50", "delta p99"],
     )
     async with rest(made) as http:

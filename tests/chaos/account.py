@@ -76,13 +76,18 @@ class Account:
         if self.running > self.concurrency:
             self.ledger.violated(f"I11: {self.running} jobs run at once, and {self.concurrency} were asked for")
 
-    def told(self, job_id: str, seconds: float, *, calm: bool) -> None:
-        """The worker of a job that was cancelled heard of it. Late is late only while nothing is wrong."""
-        self.ledger.counts["workers told of a cancellation"] += 1
-        if calm:
-            self._slowest("slowest word of a cancellation in calm, ms", seconds)
-            if seconds > HEARTBEAT_SECONDS:
-                self.ledger.violated(f"I10: the worker of job {job_id} was told to stop after {seconds:.1f} s")
+    def stopped(self, job_id: str, seconds: float, *, told: bool, calm: bool) -> None:
+        """A job that was cancelled stopped so long after: its worker was told, or lost the lease.
+
+        While something is wrong that may be so, and may be late.
+        """
+        self.ledger.counts["workers told of a cancellation"] += told
+        if not calm:
+            return
+        self._slowest("slowest word of a cancellation in calm, ms", seconds)
+        if seconds > HEARTBEAT_SECONDS or not told:
+            how = "was told to stop" if told else "lost the job, which was cancelled,"
+            self.ledger.violated(f"I10: the worker of job {job_id} {how} after {seconds:.1f} s")
 
     def late(self, job_id: str, seconds: float) -> None:
         """A delayed job started so long after its time, with nothing wrong."""

@@ -3,16 +3,37 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
+from services.kit.channel import connect
+from services.kit.settings import MeshSettings
 from tests.chaos.ledger import Ledger
 
 A = TypeVar("A")
 PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 PATIENCE_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class QueueAt:
+    """Where a queue is reached.
+
+    Attributes:
+        home: The home of the box, where the certificates are.
+        address: Where the queue listens, or what stands before it.
+    """
+
+    home: Path
+    address: str
+
+    def connect(self, client: str) -> grpc.aio.Channel:
+        """A channel of one of its clients."""
+        return connect(self.address, to="queue", identity=MeshSettings(home=self.home).identity(client))
 
 
 async def until_answered(ledger: Ledger, call: Callable[..., Awaitable[A]], request: Message) -> A:

@@ -7,7 +7,8 @@ import sys
 import httpx
 from orginabox.queue.v1 import queue_service_pb2_grpc
 
-from services.kit.channel import connect
+from services.kit.settings import MeshSettings
+from tests.chaos.calls import QueueAt
 from tests.chaos.jobs import ORPHAN
 from tests.contract.queue.rig import asked
 
@@ -16,7 +17,7 @@ async def main(name: str, session_id: str) -> None:
     """Call until killed. Whether an answer comes is of no matter here."""
     headers = {"authorization": f"Bearer {os.environ['CHAOS_KEY']}"}
     async with (
-        connect(os.environ["CHAOS_QUEUE"]) as channel,
+        QueueAt(MeshSettings().home, os.environ["CHAOS_QUEUE"]).connect("api") as channel,
         httpx.AsyncClient(base_url=os.environ["CHAOS_URL"], headers=headers, trust_env=False, timeout=30) as http,
     ):
         stub = queue_service_pb2_grpc.QueueServiceStub(channel)

@@ -17,6 +17,7 @@ import psutil
 import psycopg
 
 from tests.chaos.account import Account
+from tests.chaos.calls import QueueAt
 from tests.chaos.clock import wrong_clock
 from tests.chaos.jobs import JobLoad
 from tests.chaos.ledger import Ledger
@@ -53,7 +54,7 @@ class Hurt:
     worker: Replica
     jobs: JobLoad
     stale: Stale
-    queue_address: str
+    queue_at: QueueAt
     standing: set[str] = field(default_factory=set)
 
     # ---- kills
@@ -250,7 +251,7 @@ class Hurt:
             | {
                 "CHAOS_URL": self.box.url,
                 "CHAOS_KEY": self.box.key,
-                "CHAOS_QUEUE": self.queue_address,
+                "CHAOS_QUEUE": self.queue_at.address,
             },
             stdout=asyncio.subprocess.PIPE,
         )
@@ -289,7 +290,8 @@ async def hurting(box: Box, account: Account, dice: Dice, database: str, port: i
             | {"OIAB_WORKER_ADDRESS": f"unix://{folder}/worker-2.sock", "OIAB_WORKER_ID": "chaos-2"},
         )
         stale = await stack.enter_async_context(Relay.unix(folder / "stale.sock", sockets["queue"]))
-        queue_address, second = env["OIAB_QUEUE_ADDRESS"], f"unix://{sockets['queue']}"
+        first = QueueAt(box.home, env["OIAB_QUEUE_ADDRESS"])
+        second = QueueAt(box.home, f"unix://{sockets['queue']}")
         for replica in (queue, worker):
             stack.push_async_callback(replica.kill)
             await replica.start()
@@ -302,9 +304,9 @@ async def hurting(box: Box, account: Account, dice: Dice, database: str, port: i
             tuple(partition),
             queue,
             worker,
-            JobLoad(queue_address, second, database, account, dice.load),
-            Stale(account, second, f"unix://{folder}/stale.sock", stale.cut),
-            queue_address,
+            JobLoad(first, second, database, account, dice.load),
+            Stale(account, second, QueueAt(box.home, f"unix://{folder}/stale.sock"), stale.cut),
+            first,
         )
         try:
             yield hurt

@@ -11,10 +11,9 @@ import psycopg
 from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
 
-from services.kit.channel import connect
 from services.worker.consumer import Consumer, JobFailed, Lease, PermanentFailure
 from tests.chaos.account import Account
-from tests.chaos.calls import PATIENCE_SECONDS, until_answered
+from tests.chaos.calls import PATIENCE_SECONDS, QueueAt, until_answered
 from tests.contract.queue.rig import TENANT
 
 Stub = queue_service_pb2_grpc.QueueServiceStub
@@ -39,7 +38,9 @@ class JobLoad:
         account: What is promised and seen.
     """
 
-    def __init__(self, enqueue_at: str, work_at: str, database: str, account: Account, rng: random.Random) -> None:
+    def __init__(
+        self, enqueue_at: QueueAt, work_at: QueueAt, database: str, account: Account, rng: random.Random
+    ) -> None:
         self._enqueue_at = enqueue_at
         self._work_at = work_at
         self._database = database
@@ -62,7 +63,7 @@ class JobLoad:
 
     async def work(self, stop: asyncio.Event) -> None:
         """Do jobs."""
-        async with connect(self._work_at) as channel:
+        async with self._work_at.connect("worker") as channel:
             consumer = Consumer(
                 channel,
                 worker_id="chaos",
@@ -75,7 +76,7 @@ class JobLoad:
 
     async def put_in(self, stop: asyncio.Event) -> None:
         """Put jobs in, each key one after the other."""
-        async with connect(self._enqueue_at) as channel, asyncio.TaskGroup() as tasks:
+        async with self._enqueue_at.connect("api") as channel, asyncio.TaskGroup() as tasks:
             stub = queue_service_pb2_grpc.QueueServiceStub(channel)
             for n in range(KEYS):
                 tasks.create_task(self._put_in(stub, f"chaos-{n}", stop))
@@ -85,7 +86,7 @@ class JobLoad:
         """With nothing wrong: delayed jobs start in their time, and workers are told at once what is cancelled."""
         self._calm = True
         try:
-            async with connect(self._enqueue_at) as channel:
+            async with self._enqueue_at.connect("api") as channel:
                 stub = queue_service_pb2_grpc.QueueServiceStub(channel)
                 delayed = [await self._enqueue(stub, "", "later") for _ in range(3)]
                 await self._stop(stub, await self._enqueue(stub, "", "stop"))
@@ -97,7 +98,7 @@ class JobLoad:
 
     async def without_notify(self) -> None:
         """A job gets through, from one replica to the worker of another, while nobody can send a NOTIFY."""
-        async with connect(self._enqueue_at) as channel:
+        async with self._enqueue_at.connect("api") as channel:
             job_id = await self._enqueue(queue_service_pb2_grpc.QueueServiceStub(channel), "", "plain")
         try:
             async with asyncio.timeout(WITHOUT_NOTIFY_SECONDS):
@@ -191,8 +192,9 @@ class JobLoad:
         try:
             await asyncio.sleep(STOP_SECONDS)
         finally:
-            if (asked := self._asked.get(lease.job_id)) and lease.cancelled:
-                self.account.told(lease.job_id, time.monotonic() - asked, calm=self._calm)
+            if asked := self._asked.get(lease.job_id):
+                took = time.monotonic() - asked
+                self.account.stopped(lease.job_id, took, told=lease.cancelled, calm=self._calm)
             self._ended[lease.job_id].set()
 
     async def _leave_effect(self, lease: Lease) -> None:

@@ -194,7 +194,7 @@ async def _run(made: Box, seconds: float, seed: int) -> tuple[Ledger, dict[str, 
     ):
         line = Line(http, ledger, dice.load)
         talkers = [Talker(line, await line.session()) for _ in range(SESSIONS)]
-        schedules = Schedules(hurt.queue_address, database, account, KIND)
+        schedules = Schedules(hurt.queue_at, database, account, KIND)
         await asyncio.to_thread(hurt.jobs.prepare)
         await schedules.prepare()
         whole = Run(made, ledger, dice.plan, database, hurt, talkers, line, hurt.jobs, schedules)

@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc, schedule_pb2
 
-from services.kit.channel import connect
 from tests.chaos.account import Account
-from tests.chaos.calls import until_answered
+from tests.chaos.calls import QueueAt, until_answered
 from tests.contract.queue.rig import TENANT
 
 SECONDS = "chaos-seconds"
@@ -36,7 +35,7 @@ class Schedules:
         offered: Those and the ones that may have come: the database fell before it said so.
     """
 
-    queue_at: str
+    queue_at: QueueAt
     database: str
     account: Account
     kind: str
@@ -46,7 +45,7 @@ class Schedules:
 
     async def prepare(self) -> None:
         """Make them."""
-        async with connect(self.queue_at) as channel:
+        async with self.queue_at.connect("api") as channel:
             stub = queue_service_pb2_grpc.QueueServiceStub(channel)
             for name, cron in ((SECONDS, YEARLY), (MINUTES, "* * * * *")):
                 schedule = schedule_pb2.Schedule(

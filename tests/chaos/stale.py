@@ -10,15 +10,15 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 
 import grpc
 from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
 
-from services.kit.channel import connect
 from services.worker.consumer import Consumer, Lease
 from tests.chaos.account import Account
-from tests.chaos.calls import PATIENCE_SECONDS, until_answered
+from tests.chaos.calls import PATIENCE_SECONDS, QueueAt, until_answered
 from tests.chaos.clock import wrong_clock
 from tests.contract.queue.rig import Worker, asked, read
 from tests.e2e.mesh import ROOT
@@ -64,14 +64,14 @@ class Stale:
     """
 
     account: Account
-    queue_at: str
-    worker_at: str
+    queue_at: QueueAt
+    worker_at: QueueAt
     cut: Callable[[], object]
 
     async def run(self, minutes: int, *, at_once: bool) -> None:
         """Do it once. The queue hears at once that the worker is gone, or has to find out."""
         kind = f"chaos-stale-{uuid.uuid4().hex[:8]}"
-        async with connect(self.queue_at) as channel, self._worker(kind, minutes) as worker:
+        async with self.queue_at.connect("api") as channel, self._worker(kind, minutes) as worker:
             stub = queue_service_pb2_grpc.QueueServiceStub(channel)
             request = asked(kind=kind, max_attempts=100)
             job_id = (await until_answered(self.account.ledger, stub.EnqueueJob, request)).job.job_id
@@ -113,7 +113,7 @@ class Stale:
         worker = await asyncio.create_subprocess_exec(
             *("env", *(f"{name}={value}" for name, value in wrong_clock(minutes).items())),
             *("setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "tests.chaos.stale"),
-            *(self.worker_at, kind),
+            *(str(self.worker_at.home), self.worker_at.address, kind),
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -132,9 +132,9 @@ async def _line(worker: asyncio.subprocess.Process) -> str:
         return (await worker.stdout.readline()).decode().strip()
 
 
-async def main(address: str, kind: str) -> None:
+async def main(home: str, address: str, kind: str) -> None:
     """Be the worker: take a job, wait for a word, settle it, and say what the queue says."""
-    async with connect(address) as channel:
+    async with QueueAt(Path(home), address).connect("worker") as channel:
         stub = queue_service_pb2_grpc.QueueServiceStub(channel)
         worker, lease = await _taken(stub, kind)
         print(f"{time.time():.0f} {lease.job.job_id}", flush=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import LiteralString
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 
 from tests.chaos import invariants
 from tests.chaos.account import Account
+from tests.chaos.calls import QueueAt
 from tests.chaos.ledger import Ledger
 from tests.chaos.schedules import MINUTES, SECONDS, Schedules
 from tests.contract.queue.rig import TENANT
@@ -134,7 +136,7 @@ def test_a_look_at_the_database_reaches_the_ledger(wronged: str) -> None:
 def test_the_jobs_of_schedules_are_held_against_their_ticks(wronged: str) -> None:
     """I9, from the table: a tick that did not fire, and a minute that passed without a job."""
     account = Account(Ledger(), concurrency=8)
-    schedules = Schedules("", wronged, account, "chaos")
+    schedules = Schedules(QueueAt(Path(), ""), wronged, account, "chaos")
     schedules.ticks += ["20260101T000001Z", "20260101T000002Z"]
     schedules.began = datetime(2026, 1, 1, tzinfo=UTC)
     with psycopg.connect(wronged, autocommit=True) as connection:

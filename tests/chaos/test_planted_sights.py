@@ -78,7 +78,11 @@ def _effect_of_the_cancelled(account: Account) -> None:
 
 
 def _told_late(account: Account) -> None:
-    account.told("a", 6.0, calm=True)
+    account.stopped("a", 6.0, told=True, calm=True)
+
+
+def _never_told(account: Account) -> None:
+    account.stopped("a", 1.0, told=False, calm=True)
 
 
 def _too_many(account: Account) -> None:
@@ -108,6 +112,7 @@ def _deaf(account: Account) -> None:
         ("I10", _ran_again_after_its_cancellation),
         ("I10", _effect_of_the_cancelled),
         ("I10", _told_late),
+        ("I10", _never_told),
         ("I11", _too_many),
         ("I12", _deaf),
     ],
@@ -128,7 +133,8 @@ def test_nothing_is_violated_when_all_goes_well() -> None:
     account.acknowledge("c")
     account.start("c", 1)
     account.cancel("c", leased=True, attempt=1)
-    account.told("c", 0.1, calm=True)
+    account.stopped("c", 0.1, told=True, calm=True)
+    account.stopped("c", 60.0, told=False, calm=False)
     account.acknowledge("d")
     account.cancel("d", leased=False, attempt=0)
     account.stale("e", "lease_ended")

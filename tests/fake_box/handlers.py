@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import grpc
+from google.api import httpbody_pb2
 from orginabox.api.v1 import (
     audit_service_pb2,
     audit_service_pb2_grpc,
@@ -25,6 +26,7 @@ from orginabox.api.v1 import (
 from orginabox.queue.v1 import job_pb2, stats_pb2
 from orginabox.turn.v1 import turn_event_pb2
 
+from services.api import event_text
 from services.kit.errors import PageTokenInvalid, Unauthenticated
 from services.kit.gate import Call, Gate
 from services.kit.server import build
@@ -220,6 +222,14 @@ class Turns(turn_service_pb2_grpc.TurnServiceServicer):
             if turn.log[-1].sequence == seen and not turn.open:
                 return
 
+    async def StreamTurnEventsAsText(
+        self, request: turn_service_pb2.StreamTurnEventsAsTextRequest, context: Context
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        """The same as text."""
+        asked = turn_service_pb2.StreamTurnEventsRequest(turn_id=request.turn_id, from_sequence=request.from_sequence)
+        async for event in self.StreamTurnEvents(asked, context):
+            yield event_text.body_of(event)
+
     async def _next(self, turn: FakeTurn, seen: int) -> turn_event_pb2.TurnEvent:
         async with turn.changed:
             try:
@@ -380,6 +390,12 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
         """Forget it."""
         self._box.paused = False
         return job_service_pb2.ResumeQueueResponse()
+
+    async def SetQueueShare(
+        self, request: job_service_pb2.SetQueueShareRequest, context: Context
+    ) -> job_service_pb2.SetQueueShareResponse:
+        """Nothing waits here."""
+        return job_service_pb2.SetQueueShareResponse()
 
     async def GetQueueStats(
         self, request: job_service_pb2.GetQueueStatsRequest, context: Context

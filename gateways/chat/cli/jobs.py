@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 
 EMPTY = 'No jobs yet. Each turn is one: oiab ask "Say hello"'
 HELP = """
-The work of the box: a job for each turn.
+The work of the box: a job for each turn. A worker takes a job that is ready; one that fails comes again after a while,
+and one that has failed as often as it may is dead.
 
 \b
-  oiab jobs list --state ready
-  oiab jobs show 0198...
-  oiab jobs dead
-  oiab jobs retry 0198...
+  oiab jobs list                       the newest first
+  oiab jobs list --state leased        what runs now
+  oiab jobs list --state delayed       what failed and comes again
+  oiab jobs show ID                    where one stands, and why it failed
+  oiab jobs cancel ID                  stop it, whether it waits or runs
+  oiab jobs dead                       what failed for good
+  oiab jobs retry ID                   try a dead one again
+
+\b
+How many there are of each: oiab queue stats
 """
 
 

@@ -1,4 +1,4 @@
-"""`oiab queue`: how the queue stands, and whether it hands out work."""
+"""`oiab queue`: how the queue stands, whether it hands out work, and to how many jobs at once."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 EMPTY = "Nothing waits, runs or is dead."
 HELP = """
-How the queue stands, and whether it hands out work.
+How the queue stands, and how it hands out work.
 
 \b
-  oiab queue stats
-  oiab queue pause agent-turn
-  oiab queue resume agent-turn
+  oiab queue stats                   what waits, runs and is dead, by kind
+  oiab queue pause agent-turn        let what runs end, and start nothing more
+  oiab queue resume agent-turn       start again
+  oiab queue share --at-once 4       run four jobs at once and no more
 """
 
 app = typer.Typer(no_args_is_help=True, help=HELP, rich_markup_mode=None)
@@ -31,7 +32,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 
 @app.command()
 def stats(kind: KindArgument = "", as_json: JsonOption = False) -> None:
-    """Tell how many jobs wait, run and are dead, and how long the oldest has waited."""
+    """Tell how many jobs wait, run and are dead.
+
+    And how long the oldest has waited for a worker, kind by kind.
+    """
 
     async def main(client: "Client", _: "Place") -> None:
         found = [each for each in (await client.jobs.get_queue_stats()).kinds if kind in {"", each.kind}]
@@ -74,6 +78,31 @@ def resume(kind: KindArgument = "", as_json: JsonOption = False) -> None:
             print_json(answer)
         else:
             tell("Resumed.")
+
+    run(main)
+
+
+@app.command()
+def share(
+    at_once: Annotated[
+        int, typer.Option("--at-once", min=0, help="How many jobs may run at once; 0 for no limit.")
+    ] = 0,
+    weight: Annotated[
+        int, typer.Option("--weight", min=1, max=1000, help="With 2, twice the jobs of a tenant with 1 when both wait.")
+    ] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Set what your tenant gets of the queue. It replaces what was set before; without options there is no limit."""
+
+    async def main(client: "Client", _: "Place") -> None:
+        from orginabox_sdk.orginabox.api.v1 import SetQueueShareRequest
+
+        answer = await client.jobs.set_queue_share(SetQueueShareRequest(weight=weight, max_in_flight=at_once))
+        if as_json:
+            print_json(answer)
+        else:
+            limit = f"at most {at_once} at once" if at_once else "as many at once as the workers take"
+            tell(f"Weight {weight}, {limit}. What runs goes on.")
 
     run(main)
 

@@ -164,6 +164,12 @@ class Peers(
         self.queue_calls.append(request)
         return queue_service_pb2.ResumeQueueResponse()
 
+    async def SetTenantShare(
+        self, request: queue_service_pb2.SetTenantShareRequest, context: object
+    ) -> queue_service_pb2.SetTenantShareResponse:
+        self.queue_calls.append(request)
+        return queue_service_pb2.SetTenantShareResponse()
+
     async def GetQueueStats(self, request: object, context: object) -> queue_service_pb2.GetQueueStatsResponse:
         return queue_service_pb2.GetQueueStatsResponse(kinds=[stats_pb2.QueueStats(kind="agent-turn", ready=3)])
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import grpc
 import pytest
 from orginabox.api.v1 import job_service_pb2 as pb
 from orginabox.api.v1 import job_service_pb2_grpc
@@ -53,6 +54,18 @@ async def test_what_changes_jobs_is_on_record(api: Rig, jobs: job_service_pb2_gr
         ("admin.queue_pause", "queue:agent-turn"),
         ("admin.queue_resume", "queue"),
     ]
+
+
+async def test_the_share_of_the_callers_tenant_is_set_and_on_record(
+    api: Rig, jobs: job_service_pb2_grpc.JobServiceStub
+) -> None:
+    await jobs.SetQueueShare(pb.SetQueueShareRequest(weight=3, max_in_flight=2), metadata=api.key)
+    assert api.peers.queue_calls == [
+        queue_service_pb2.SetTenantShareRequest(tenant_id=str(DEFAULT_TENANT), weight=3, max_in_flight=2)
+    ]
+    await api.until(lambda: api.peers.actions() == ["admin.queue_share"])
+    with pytest.raises(grpc.aio.AioRpcError, match="weight"):
+        await jobs.SetQueueShare(pb.SetQueueShareRequest(weight=1001), metadata=api.key)
 
 
 async def test_the_turn_of_a_cancelled_job_is_aborted(

@@ -248,6 +248,28 @@ def test_sessions(oiab: Oiab) -> None:
     assert len(oiab("sessions", "list").out.splitlines()) == 1
 
 
+def test_the_policy_of_a_session_is_told_and_said(oiab: Oiab) -> None:
+    oiab("ask", "one")
+    session = oiab("sessions", "list").out.split("\t")[0]
+    told = oiab("sessions", "policy", session)
+    assert (told.code, told.out) == (0, "queue\n")
+    assert "What you say while a turn runs waits until it has ended." in told.err
+    said = oiab("sessions", "policy", session, "steer")
+    assert said.out == "steer\n"
+    assert "goes into it" in said.err
+    assert json.loads(oiab("sessions", "policy", session, "interrupt", "--json").out)["busyPolicy"] == (
+        "BUSY_POLICY_INTERRUPT"
+    )
+    assert oiab("sessions", "policy", session).out == "interrupt\n"
+    assert oiab("sessions", "list").out.rstrip().split("\t")[3] == "interrupt"
+    assert oiab("sessions", "policy", session, "shout").code == 2
+    mistyped = oiab("sessions", "policy", "steer")
+    assert (mistyped.code, mistyped.err) == (2, "That is no id of a session. List yours: oiab sessions list\n")
+    assert oiab("jobs", "show", "1").err == "That is no id of a job. List them: oiab jobs list\n"
+    unknown = oiab("sessions", "policy", "00000000-0000-7000-8000-00000000dead", "steer")
+    assert (unknown.code, "oiab sessions list" in unknown.err) == (1, True)
+
+
 def test_providers_and_the_runtime(oiab: Oiab) -> None:
     status = oiab("runtime", "status")
     assert "demo/smollm2-135m" in status.out
@@ -333,6 +355,23 @@ def test_the_queue(oiab: Oiab) -> None:
     assert "no jobs of the kind nonsense" in oiab("queue", "stats", "nonsense").err
     assert "Resumed." in oiab("queue", "resume").err
     assert [kind["paused"] for kind in json.loads(oiab("queue", "stats", "--json").out)] == [False]
+
+
+def test_the_share_of_the_queue(oiab: Oiab) -> None:
+    assert "at most 4 at once" in oiab("queue", "share", "--at-once", "4").err
+    assert "Weight 2, as many at once as the workers take" in oiab("queue", "share", "--weight", "2").err
+    assert oiab("queue", "share", "--json").out == "{}\n"
+    assert oiab("queue", "share", "--weight", "0").code == 2
+
+
+def test_help_of_a_group_teaches(lonely: Oiab) -> None:
+    """The commands that the help shows are commands that there are."""
+    for group in ("jobs", "queue", "sessions"):
+        shown = lonely(group, "--help").out
+        examples = [line.split() for line in shown.splitlines() if line.strip().startswith(f"oiab {group} ")]
+        assert len(examples) > 3
+        for example in examples:
+            assert lonely(group, example[2], "--help").code == 0
 
 
 def test_says_its_version(lonely: Oiab) -> None:

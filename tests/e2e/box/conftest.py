@@ -57,7 +57,7 @@ def edge_in(folder: Path) -> envoy.Edge:
         model=folder / "model" / "model.sock",
         clusters_file=folder / "clusters.yaml",
         access_log=folder / "access.log",
-        api_address=f"unix://{folder}/api.sock",
+        api_addresses=(f"unix://{folder}/api.sock",),
         runtime_address=f"unix://{folder}/runtime.sock",
         mesh=Mesh(certificates("envoy") / "envoy", folder, identity("envoy").installation),
         cors_origins=("https://chat.example",),
@@ -100,7 +100,7 @@ async def strict(folder: Path) -> AsyncIterator[Running]:
 @asynccontextmanager
 async def _running(folder: Path, edge: envoy.Edge) -> AsyncIterator[Running]:
     sessions, turns = StandInSessions(), StandInTurns()  # type: ignore[abstract]
-    api = await start_api(edge.api_address, sessions, turns, identity("api"))
+    api = await start_api(edge.api_addresses[0], sessions, turns, identity("api"))
     try:
         async with (
             running_envoy(folder, edge),

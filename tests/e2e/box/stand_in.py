@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
+from google.api import httpbody_pb2
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -25,6 +26,7 @@ from orginabox.api.v1 import (
 )
 from orginabox.turn.v1 import turn_event_pb2, turn_log_service_pb2, turn_log_service_pb2_grpc
 
+from services.api import event_text
 from services.kit.mesh import MeshIdentity
 from services.kit.settings import MeshSettings
 
@@ -79,6 +81,14 @@ class StandInTurns(turn_service_pb2_grpc.TurnServiceServicer):
             event = turn_event_pb2.TurnEvent(sequence=sequence, turn_id=request.turn_id)
             event.text_delta.text = 'a line\ndata: {"sequence":"99"} \n\ndata: {"sequence":"98"'
             yield event
+
+    async def StreamTurnEventsAsText(
+        self, request: turn_service_pb2.StreamTurnEventsAsTextRequest, context: Context
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        asked = turn_service_pb2.StreamTurnEventsRequest(turn_id=request.turn_id, from_sequence=request.from_sequence)
+        yield event_text.OPENING
+        async for event in self.StreamTurnEvents(asked, context):
+            yield event_text.body_of(event)
 
 
 class StandInLog(turn_log_service_pb2_grpc.TurnLogServiceServicer):

@@ -146,7 +146,7 @@ async def test_service_away_and_back(running: Running) -> None:
     await running.api.stop(0)
     waiting = asyncio.create_task(running.http.get("/v1/healthz"))
     await asyncio.sleep(0.5)
-    api = await start_api(running.edge.api_address, running.sessions, running.turns, identity("api"))
+    api = await start_api(running.edge.api_addresses[0], running.sessions, running.turns, identity("api"))
     assert (await waiting).status_code == 200, "a service that restarts is waited for"
     await api.stop(0)
     assert_refused(await running.http.get("/v1/healthz"), 503, 14, "SERVICE_UNAVAILABLE")

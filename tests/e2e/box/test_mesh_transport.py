@@ -54,7 +54,7 @@ async def test_envoy_and_api_renew_under_requests_and_streams(folder: Path, tmp_
     sessions, turns = StandInSessions(), StandInTurns()  # type: ignore[abstract]
     async with renewed(certificates):
         own = MeshIdentity.load(certificates / "api")
-        api = await start_api(edge.api_address, sessions, turns, own)
+        api = await start_api(edge.api_addresses[0], sessions, turns, own)
         async with running_envoy(folder, edge), client(edge.port) as http:
             async with http.stream("GET", "/v1/turns/endless/events", timeout=None) as stream:
                 assert stream.status_code == 200
@@ -65,7 +65,7 @@ async def test_envoy_and_api_renew_under_requests_and_streams(folder: Path, tmp_
                 assert not turns.cancelled.is_set(), "the stream went on"
             # What is connected anew proves itself with what is valid now.
             await api.stop(0)
-            api = await start_api(edge.api_address, sessions, turns, own)
+            api = await start_api(edge.api_addresses[0], sessions, turns, own)
             for _ in range(20):
                 assert (await http.get("/v1/healthz")).is_success
         await api.stop(0)
@@ -82,7 +82,7 @@ async def test_envoy_believes_no_other_service(folder: Path, tmp_path: Path, imp
         own = identity(impostor)
     edge = edge_in(folder)
     sessions = StandInSessions()  # type: ignore[abstract]
-    api = await start_api(edge.api_address, sessions, StandInTurns(), own)  # type: ignore[abstract]
+    api = await start_api(edge.api_addresses[0], sessions, StandInTurns(), own)  # type: ignore[abstract]
     async with running_envoy(folder, edge), client(edge.port) as http:
         assert (await http.post("/v1/sessions", json={})).status_code == 503
     assert not sessions.metadata
@@ -98,7 +98,7 @@ async def test_api_believes_no_envoy_of_another_installation(folder: Path, tmp_p
     edge = edge_in(folder)
     edge = replace(edge, mesh=Mesh(tmp_path / "envoy", folder, authority().installation))
     sessions = StandInSessions()  # type: ignore[abstract]
-    api = await start_api(edge.api_address, sessions, StandInTurns(), identity("api"))  # type: ignore[abstract]
+    api = await start_api(edge.api_addresses[0], sessions, StandInTurns(), identity("api"))  # type: ignore[abstract]
     async with running_envoy(folder, edge), client(edge.port) as http:
         with suppress(httpx.TimeoutException):
             assert (await http.post("/v1/sessions", json={})).status_code == 503

@@ -1,5 +1,6 @@
 """The live end of a log."""
 
+import asyncio
 from uuid import UUID
 
 from hypothesis import given
@@ -53,12 +54,16 @@ def test_after_a_jump_a_feed_begins_anew() -> None:
     assert numbers(feed.after(5)) == [6, 7]
 
 
-def test_a_change_wakes_whoever_took_it_before() -> None:
+async def test_a_change_wakes_all_who_wait_and_whoever_looked_before_it() -> None:
     feed = Feed()
-    before = feed.changes()
+    before = feed.version
+    waiting = [asyncio.create_task(feed.change(before, 10)) for _ in range(3)]
+    await asyncio.sleep(0)
     feed.publish(events(1, 1))
-    assert before.is_set()
-    assert not feed.changes().is_set()
+    assert await asyncio.gather(*waiting) == [True] * 3
+    assert await feed.change(before, 10)
+    assert not await feed.change(feed.version, 0.01)
+    assert not feed._waiting
 
 
 def test_a_feed_lives_as_long_as_somebody_uses_it() -> None:

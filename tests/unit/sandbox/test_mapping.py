@@ -4,11 +4,12 @@ import typing
 from datetime import UTC, datetime
 
 import pytest
+from google.protobuf import json_format
 from orginabox.errors.v1 import error_reason_pb2
 from orginabox.turn.v1 import turn_event_pb2
 
 from services.kit.errors import DomainError
-from services.sandbox import driving, event, mapping, operations, run, sandbox, translate
+from services.sandbox import driving, event, failures, mapping, operations, run, sandbox
 from services.sandbox.run import Numbered
 
 
@@ -34,7 +35,7 @@ def test_every_reason_is_in_the_contract() -> None:
     ]
     endings = [
         thing.reason
-        for module in (driving, translate, operations)
+        for module in (driving, failures, operations)
         for thing in vars(module).values()
         if isinstance(thing, event.Failed)
     ]
@@ -46,4 +47,5 @@ def test_every_reason_is_in_the_contract() -> None:
 def test_any_input_of_a_tool_can_be_told(odd: dict[str, object]) -> None:
     told = mapping.event_to_proto("t", Numbered(1, datetime.now(UTC), event.ToolStarted("c", "bash", "", odd)))
     assert set(told.tool_started.input) == set(odd)
+    assert json_format.MessageToJson(told)
     assert told.SerializeToString()

@@ -31,8 +31,10 @@ from services.sandbox.event import (
     ToolStarted,
     Usage,
 )
+from services.sandbox.failures import failure, retry_message
 from services.sandbox.run import Numbered
-from services.sandbox.translate import Translator, failure, new_output, retry_message
+from services.sandbox.tool_calls import new_output
+from services.sandbox.translate import Translator
 
 RECORDED = Path(__file__).parent / "recorded"
 NAMES = sorted(path.stem for path in RECORDED.glob("*.jsonl"))

@@ -65,6 +65,11 @@ class JobServiceStub:
                 request_serializer=orginabox_dot_api_dot_v1_dot_job__service__pb2.ResumeQueueRequest.SerializeToString,
                 response_deserializer=orginabox_dot_api_dot_v1_dot_job__service__pb2.ResumeQueueResponse.FromString,
                 _registered_method=True)
+        self.SetQueueShare = channel.unary_unary(
+                '/orginabox.api.v1.JobService/SetQueueShare',
+                request_serializer=orginabox_dot_api_dot_v1_dot_job__service__pb2.SetQueueShareRequest.SerializeToString,
+                response_deserializer=orginabox_dot_api_dot_v1_dot_job__service__pb2.SetQueueShareResponse.FromString,
+                _registered_method=True)
         self.GetQueueStats = channel.unary_unary(
                 '/orginabox.api.v1.JobService/GetQueueStats',
                 request_serializer=orginabox_dot_api_dot_v1_dot_job__service__pb2.GetQueueStatsRequest.SerializeToString,
@@ -122,6 +127,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetQueueShare(self, request, context):
+        """Set the share of the queue that the caller's tenant has. What runs goes on; the next jobs are handed out by it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetQueueStats(self, request, context):
         """Tell how the queue stands, kind by kind.
         """
@@ -161,6 +173,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ResumeQueue,
                     request_deserializer=orginabox_dot_api_dot_v1_dot_job__service__pb2.ResumeQueueRequest.FromString,
                     response_serializer=orginabox_dot_api_dot_v1_dot_job__service__pb2.ResumeQueueResponse.SerializeToString,
+            ),
+            'SetQueueShare': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetQueueShare,
+                    request_deserializer=orginabox_dot_api_dot_v1_dot_job__service__pb2.SetQueueShareRequest.FromString,
+                    response_serializer=orginabox_dot_api_dot_v1_dot_job__service__pb2.SetQueueShareResponse.SerializeToString,
             ),
             'GetQueueStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueueStats,
@@ -331,6 +348,33 @@ class JobService:
             '/orginabox.api.v1.JobService/ResumeQueue',
             orginabox_dot_api_dot_v1_dot_job__service__pb2.ResumeQueueRequest.SerializeToString,
             orginabox_dot_api_dot_v1_dot_job__service__pb2.ResumeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetQueueShare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orginabox.api.v1.JobService/SetQueueShare',
+            orginabox_dot_api_dot_v1_dot_job__service__pb2.SetQueueShareRequest.SerializeToString,
+            orginabox_dot_api_dot_v1_dot_job__service__pb2.SetQueueShareResponse.FromString,
             options,
             channel_credentials,
             insecure,

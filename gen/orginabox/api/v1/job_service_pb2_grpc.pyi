@@ -36,6 +36,8 @@ class JobServiceStub:
     """Stop handing out jobs of a kind. Jobs still go in, and those that run go on."""
     ResumeQueue: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ResumeQueueRequest, _job_service_pb2.ResumeQueueResponse]
     """Hand out the jobs of a kind again."""
+    SetQueueShare: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SetQueueShareRequest, _job_service_pb2.SetQueueShareResponse]
+    """Set the share of the queue that the caller's tenant has. What runs goes on; the next jobs are handed out by it."""
     GetQueueStats: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetQueueStatsRequest, _job_service_pb2.GetQueueStatsResponse]
     """Tell how the queue stands, kind by kind."""
 
@@ -97,6 +99,14 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_job_service_pb2.ResumeQueueRequest, _abc.Awaitable[_job_service_pb2.ResumeQueueResponse]],
     ) -> _abc.Awaitable[_job_service_pb2.ResumeQueueResponse]:
         """Hand out the jobs of a kind again."""
+
+    @_abc_1.abstractmethod
+    def SetQueueShare(
+        self,
+        request: _job_service_pb2.SetQueueShareRequest,
+        context: _aio.ServicerContext[_job_service_pb2.SetQueueShareRequest, _abc.Awaitable[_job_service_pb2.SetQueueShareResponse]],
+    ) -> _abc.Awaitable[_job_service_pb2.SetQueueShareResponse]:
+        """Set the share of the queue that the caller's tenant has. What runs goes on; the next jobs are handed out by it."""
 
     @_abc_1.abstractmethod
     def GetQueueStats(

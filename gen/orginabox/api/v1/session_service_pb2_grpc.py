@@ -114,8 +114,8 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSession(self, request, context):
-        """Delete a session: its turns and their events are gone. What the agent itself remembers of it stays among the files of
-        the user's sandbox.
+        """Delete a session: its turns and their events are gone. What the agent itself remembers of it is deleted soon after, or
+        when the user's sandbox runs next. Files that it made in the workspace stay.
         Refusals: SESSION_NOT_FOUND; SESSION_BUSY while a turn runs or waits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -33,8 +33,8 @@ class SessionServiceStub:
     Refusals: SESSION_NOT_FOUND.
     """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
-    """Delete a session: its turns and their events are gone. What the agent itself remembers of it stays among the files of
-    the user's sandbox.
+    """Delete a session: its turns and their events are gone. What the agent itself remembers of it is deleted soon after, or
+    when the user's sandbox runs next. Files that it made in the workspace stay.
     Refusals: SESSION_NOT_FOUND; SESSION_BUSY while a turn runs or waits.
     """
     ListMessages: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]
@@ -101,8 +101,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.DeleteSessionRequest,
         context: _aio.ServicerContext[_session_service_pb2.DeleteSessionRequest, _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]],
     ) -> _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]:
-        """Delete a session: its turns and their events are gone. What the agent itself remembers of it stays among the files of
-        the user's sandbox.
+        """Delete a session: its turns and their events are gone. What the agent itself remembers of it is deleted soon after, or
+        when the user's sandbox runs next. Files that it made in the workspace stay.
         Refusals: SESSION_NOT_FOUND; SESSION_BUSY while a turn runs or waits.
         """
 

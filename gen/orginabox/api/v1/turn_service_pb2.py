@@ -25,12 +25,13 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from orginabox.api.v1 import turn_pb2 as orginabox_dot_api_dot_v1_dot_turn__pb2
 from orginabox.options.v1 import options_pb2 as orginabox_dot_options_dot_v1_dot_options__pb2
 from orginabox.turn.v1 import turn_event_pb2 as orginabox_dot_turn_dot_v1_dot_turn__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#orginabox/api/v1/turn_service.proto\x12\x10orginabox.api.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1borginabox/api/v1/turn.proto\x1a\"orginabox/options/v1/options.proto\x1a\"orginabox/turn/v1/turn_event.proto\"7\n\x0eGetTurnRequest\x12%\n\x07turn_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\"=\n\x0fGetTurnResponse\x12*\n\x04turn\x18\x01 \x01(\x0b\x32\x16.orginabox.api.v1.TurnR\x04turn\"\x8e\x01\n\x10ListTurnsRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"i\n\x11ListTurnsResponse\x12,\n\x05turns\x18\x01 \x03(\x0b\x32\x16.orginabox.api.v1.TurnR\x05turns\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"n\n\x17StreamTurnEventsRequest\x12%\n\x07turn_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12,\n\rfrom_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0c\x66romSequence\"c\n\x11UpdateTurnRequest\x12%\n\x07turn_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12\'\n\x04text\x18\x02 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\xa0\x8d\x06\x90\xb5\x18\x01R\x04text\"@\n\x12UpdateTurnResponse\x12*\n\x04turn\x18\x01 \x01(\x0b\x32\x16.orginabox.api.v1.TurnR\x04turn\"9\n\x10\x41\x62ortTurnRequest\x12%\n\x07turn_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\"?\n\x11\x41\x62ortTurnResponse\x12*\n\x04turn\x18\x01 \x01(\x0b\x32\x16.orginabox.api.v1.TurnR\x04turn\"\xea\x01\n\x16ReplyPermissionRequest\x12%\n\x07turn_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12\x37\n\rpermission_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x10\x01\x18\x80\x01\xba\x01\x01\x00R\x0cpermissionId\x12H\n\x05reply\x18\x03 \x01(\x0e\x32\".orginabox.turn.v1.PermissionReplyB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05reply\x12&\n\x07message\x18\x04 \x01(\tB\x0c\xbaH\tr\x07\x18\xd0\x0f\xba\x01\x01\x00R\x07message\"\x19\n\x17ReplyPermissionResponse2\xce\x07\n\x0bTurnService\x12\x81\x01\n\x07GetTurn\x12 .orginabox.api.v1.GetTurnRequest\x1a!.orginabox.api.v1.GetTurnResponse\"1\x90\x02\x01\x8a\xb5\x18\x0f\x08\x02\x12\x0b\x61gents.read\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/turns/{turn_id}\x12\x93\x01\n\tListTurns\x12\".orginabox.api.v1.ListTurnsRequest\x1a#.orginabox.api.v1.ListTurnsResponse\"=\x90\x02\x01\x8a\xb5\x18\x0f\x08\x02\x12\x0b\x61gents.read\x82\xd3\xe4\x93\x02!\x12\x1f/v1/sessions/{session_id}/turns\x12\x97\x01\n\x10StreamTurnEvents\x12).orginabox.api.v1.StreamTurnEventsRequest\x1a\x1c.orginabox.turn.v1.TurnEvent\"8\x90\x02\x01\x8a\xb5\x18\x0f\x08\x02\x12\x0b\x61gents.read\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/turns/{turn_id}/events0\x01\x12\x9e\x01\n\nUpdateTurn\x12#.orginabox.api.v1.UpdateTurnRequest\x1a$.orginabox.api.v1.UpdateTurnResponse\"E\x8a\xb5\x18#\x08\x02\x12\nagents.run\x1a\x13\x61gent.prompt_update\x82\xd3\xe4\x93\x02\x18\x32\x13/v1/turns/{turn_id}:\x01*\x12\x99\x01\n\tAbortTurn\x12\".orginabox.api.v1.AbortTurnRequest\x1a#.orginabox.api.v1.AbortTurnResponse\"C\x8a\xb5\x18\x1b\x08\x02\x12\nagents.run\x1a\x0b\x61gent.abort\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/turns/{turn_id}:abort:\x01*\x12\xcd\x01\n\x0fReplyPermission\x12(.orginabox.api.v1.ReplyPermissionRequest\x1a).orginabox.api.v1.ReplyPermissionResponse\"e\x8a\xb5\x18!\x08\x02\x12\nagents.run\x1a\x11tool.permission_*\x82\xd3\xe4\x93\x02:\"5/v1/turns/{turn_id}/permissions/{permission_id}:reply:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#orginabox/api/v1/turn_service.proto\x12\x10orginabox.api.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1borginabox/api/v1/turn.proto\x1a\"orginabox/options/v1/options.proto\x1a\"orginabox/turn/v1/turn_event.proto\"7\n\x0eGetTurnRequest\x12%\n\x07turn_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\"=\n\x0fGetTurnResponse\x12*\n\x04turn\x18\x01 \x01(\x0b\x32\x16.orginabox.api.v1.TurnR\x04turn\"\x8e\x01\n\x10ListTurnsRequest\x12+\n\nsession_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"i\n\x11ListTurnsResponse\x12,\n\x05turns\x18\x01 \x03(\x0b\x32\x16.orginabox.api.v1.TurnR\x05turns\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"n\n\x17StreamTurnEventsRequest\x12%\n\x07turn_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12,\n\rfrom_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0c\x66romSequence\"t\n\x1dStreamTurnEventsAsTextRequest\x12%\n\x07turn_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12,\n\rfrom_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0c\x66romSequence\"c\n\x11UpdateTurnRequest\x12%\n\x07turn_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12\'\n\x04text\x18\x02 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\xa0\x8d\x06\x90\xb5\x18\x01R\x04text\"@\n\x12UpdateTurnResponse\x12*\n\x04turn\x18\x01 \x01(\x0b\x32\x16.orginabox.api.v1.TurnR\x04turn\"9\n\x10\x41\x62ortTurnRequest\x12%\n\x07turn_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\"?\n\x11\x41\x62ortTurnResponse\x12*\n\x04turn\x18\x01 \x01(\x0b\x32\x16.orginabox.api.v1.TurnR\x04turn\"\xea\x01\n\x16ReplyPermissionRequest\x12%\n\x07turn_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12\x37\n\rpermission_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x10\x01\x18\x80\x01\xba\x01\x01\x00R\x0cpermissionId\x12H\n\x05reply\x18\x03 \x01(\x0e\x32\".orginabox.turn.v1.PermissionReplyB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05reply\x12&\n\x07message\x18\x04 \x01(\tB\x0c\xbaH\tr\x07\x18\xd0\x0f\xba\x01\x01\x00R\x07message\"\x19\n\x17ReplyPermissionResponse2\xcb\x08\n\x0bTurnService\x12\x81\x01\n\x07GetTurn\x12 .orginabox.api.v1.GetTurnRequest\x1a!.orginabox.api.v1.GetTurnResponse\"1\x90\x02\x01\x8a\xb5\x18\x0f\x08\x02\x12\x0b\x61gents.read\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/turns/{turn_id}\x12\x93\x01\n\tListTurns\x12\".orginabox.api.v1.ListTurnsRequest\x1a#.orginabox.api.v1.ListTurnsResponse\"=\x90\x02\x01\x8a\xb5\x18\x0f\x08\x02\x12\x0b\x61gents.read\x82\xd3\xe4\x93\x02!\x12\x1f/v1/sessions/{session_id}/turns\x12w\n\x10StreamTurnEvents\x12).orginabox.api.v1.StreamTurnEventsRequest\x1a\x1c.orginabox.turn.v1.TurnEvent\"\x18\x90\x02\x01\x8a\xb5\x18\x11\x08\x02\x12\rsessions.read0\x01\x12\x9b\x01\n\x16StreamTurnEventsAsText\x12/.orginabox.api.v1.StreamTurnEventsAsTextRequest\x1a\x14.google.api.HttpBody\"8\x90\x02\x01\x8a\xb5\x18\x0f\x08\x02\x12\x0b\x61gents.read\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/turns/{turn_id}/events0\x01\x12\x9e\x01\n\nUpdateTurn\x12#.orginabox.api.v1.UpdateTurnRequest\x1a$.orginabox.api.v1.UpdateTurnResponse\"E\x8a\xb5\x18#\x08\x02\x12\nagents.run\x1a\x13\x61gent.prompt_update\x82\xd3\xe4\x93\x02\x18\x32\x13/v1/turns/{turn_id}:\x01*\x12\x99\x01\n\tAbortTurn\x12\".orginabox.api.v1.AbortTurnRequest\x1a#.orginabox.api.v1.AbortTurnResponse\"C\x8a\xb5\x18\x1b\x08\x02\x12\nagents.run\x1a\x0b\x61gent.abort\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/turns/{turn_id}:abort:\x01*\x12\xcd\x01\n\x0fReplyPermission\x12(.orginabox.api.v1.ReplyPermissionRequest\x1a).orginabox.api.v1.ReplyPermissionResponse\"e\x8a\xb5\x18!\x08\x02\x12\nagents.run\x1a\x11tool.permission_*\x82\xd3\xe4\x93\x02:\"5/v1/turns/{turn_id}/permissions/{permission_id}:reply:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +50,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMTURNEVENTSREQUEST'].fields_by_name['turn_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_STREAMTURNEVENTSREQUEST'].fields_by_name['from_sequence']._loaded_options = None
   _globals['_STREAMTURNEVENTSREQUEST'].fields_by_name['from_sequence']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_STREAMTURNEVENTSASTEXTREQUEST'].fields_by_name['turn_id']._loaded_options = None
+  _globals['_STREAMTURNEVENTSASTEXTREQUEST'].fields_by_name['turn_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
+  _globals['_STREAMTURNEVENTSASTEXTREQUEST'].fields_by_name['from_sequence']._loaded_options = None
+  _globals['_STREAMTURNEVENTSASTEXTREQUEST'].fields_by_name['from_sequence']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_UPDATETURNREQUEST'].fields_by_name['turn_id']._loaded_options = None
   _globals['_UPDATETURNREQUEST'].fields_by_name['turn_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_UPDATETURNREQUEST'].fields_by_name['text']._loaded_options = None
@@ -68,35 +73,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TURNSERVICE'].methods_by_name['ListTurns']._loaded_options = None
   _globals['_TURNSERVICE'].methods_by_name['ListTurns']._serialized_options = b'\220\002\001\212\265\030\017\010\002\022\013agents.read\202\323\344\223\002!\022\037/v1/sessions/{session_id}/turns'
   _globals['_TURNSERVICE'].methods_by_name['StreamTurnEvents']._loaded_options = None
-  _globals['_TURNSERVICE'].methods_by_name['StreamTurnEvents']._serialized_options = b'\220\002\001\212\265\030\017\010\002\022\013agents.read\202\323\344\223\002\034\022\032/v1/turns/{turn_id}/events'
+  _globals['_TURNSERVICE'].methods_by_name['StreamTurnEvents']._serialized_options = b'\220\002\001\212\265\030\021\010\002\022\rsessions.read'
+  _globals['_TURNSERVICE'].methods_by_name['StreamTurnEventsAsText']._loaded_options = None
+  _globals['_TURNSERVICE'].methods_by_name['StreamTurnEventsAsText']._serialized_options = b'\220\002\001\212\265\030\017\010\002\022\013agents.read\202\323\344\223\002\034\022\032/v1/turns/{turn_id}/events'
   _globals['_TURNSERVICE'].methods_by_name['UpdateTurn']._loaded_options = None
   _globals['_TURNSERVICE'].methods_by_name['UpdateTurn']._serialized_options = b'\212\265\030#\010\002\022\nagents.run\032\023agent.prompt_update\202\323\344\223\002\0302\023/v1/turns/{turn_id}:\001*'
   _globals['_TURNSERVICE'].methods_by_name['AbortTurn']._loaded_options = None
   _globals['_TURNSERVICE'].methods_by_name['AbortTurn']._serialized_options = b'\212\265\030\033\010\002\022\nagents.run\032\013agent.abort\202\323\344\223\002\036\"\031/v1/turns/{turn_id}:abort:\001*'
   _globals['_TURNSERVICE'].methods_by_name['ReplyPermission']._loaded_options = None
   _globals['_TURNSERVICE'].methods_by_name['ReplyPermission']._serialized_options = b'\212\265\030!\010\002\022\nagents.run\032\021tool.permission_*\202\323\344\223\002:\"5/v1/turns/{turn_id}/permissions/{permission_id}:reply:\001*'
-  _globals['_GETTURNREQUEST']._serialized_start=250
-  _globals['_GETTURNREQUEST']._serialized_end=305
-  _globals['_GETTURNRESPONSE']._serialized_start=307
-  _globals['_GETTURNRESPONSE']._serialized_end=368
-  _globals['_LISTTURNSREQUEST']._serialized_start=371
-  _globals['_LISTTURNSREQUEST']._serialized_end=513
-  _globals['_LISTTURNSRESPONSE']._serialized_start=515
-  _globals['_LISTTURNSRESPONSE']._serialized_end=620
-  _globals['_STREAMTURNEVENTSREQUEST']._serialized_start=622
-  _globals['_STREAMTURNEVENTSREQUEST']._serialized_end=732
-  _globals['_UPDATETURNREQUEST']._serialized_start=734
-  _globals['_UPDATETURNREQUEST']._serialized_end=833
-  _globals['_UPDATETURNRESPONSE']._serialized_start=835
-  _globals['_UPDATETURNRESPONSE']._serialized_end=899
-  _globals['_ABORTTURNREQUEST']._serialized_start=901
-  _globals['_ABORTTURNREQUEST']._serialized_end=958
-  _globals['_ABORTTURNRESPONSE']._serialized_start=960
-  _globals['_ABORTTURNRESPONSE']._serialized_end=1023
-  _globals['_REPLYPERMISSIONREQUEST']._serialized_start=1026
-  _globals['_REPLYPERMISSIONREQUEST']._serialized_end=1260
-  _globals['_REPLYPERMISSIONRESPONSE']._serialized_start=1262
-  _globals['_REPLYPERMISSIONRESPONSE']._serialized_end=1287
-  _globals['_TURNSERVICE']._serialized_start=1290
-  _globals['_TURNSERVICE']._serialized_end=2264
+  _globals['_GETTURNREQUEST']._serialized_start=277
+  _globals['_GETTURNREQUEST']._serialized_end=332
+  _globals['_GETTURNRESPONSE']._serialized_start=334
+  _globals['_GETTURNRESPONSE']._serialized_end=395
+  _globals['_LISTTURNSREQUEST']._serialized_start=398
+  _globals['_LISTTURNSREQUEST']._serialized_end=540
+  _globals['_LISTTURNSRESPONSE']._serialized_start=542
+  _globals['_LISTTURNSRESPONSE']._serialized_end=647
+  _globals['_STREAMTURNEVENTSREQUEST']._serialized_start=649
+  _globals['_STREAMTURNEVENTSREQUEST']._serialized_end=759
+  _globals['_STREAMTURNEVENTSASTEXTREQUEST']._serialized_start=761
+  _globals['_STREAMTURNEVENTSASTEXTREQUEST']._serialized_end=877
+  _globals['_UPDATETURNREQUEST']._serialized_start=879
+  _globals['_UPDATETURNREQUEST']._serialized_end=978
+  _globals['_UPDATETURNRESPONSE']._serialized_start=980
+  _globals['_UPDATETURNRESPONSE']._serialized_end=1044
+  _globals['_ABORTTURNREQUEST']._serialized_start=1046
+  _globals['_ABORTTURNREQUEST']._serialized_end=1103
+  _globals['_ABORTTURNRESPONSE']._serialized_start=1105
+  _globals['_ABORTTURNRESPONSE']._serialized_end=1168
+  _globals['_REPLYPERMISSIONREQUEST']._serialized_start=1171
+  _globals['_REPLYPERMISSIONREQUEST']._serialized_end=1405
+  _globals['_REPLYPERMISSIONRESPONSE']._serialized_start=1407
+  _globals['_REPLYPERMISSIONRESPONSE']._serialized_end=1432
+  _globals['_TURNSERVICE']._serialized_start=1435
+  _globals['_TURNSERVICE']._serialized_end=2534
 # @@protoc_insertion_point(module_scope)

@@ -153,6 +153,34 @@ class StreamTurnEventsRequest(_message.Message):
 Global___StreamTurnEventsRequest: _TypeAlias = StreamTurnEventsRequest  # noqa: Y015
 
 @_typing.final
+class StreamTurnEventsAsTextRequest(_message.Message):
+    """Which events to stream as text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    FROM_SEQUENCE_FIELD_NUMBER: _builtins.int
+    turn_id: _builtins.str
+    """The turn."""
+    from_sequence: _builtins.int
+    """The number of the last event that the caller has: the stream goes on after it. 0 means from the first. The larger of
+    this and the `last-event-id` header counts.
+    """
+    def __init__(
+        self,
+        *,
+        turn_id: _builtins.str = ...,
+        from_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_sequence", b"from_sequence", "turn_id", b"turn_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamTurnEventsAsTextRequest: _TypeAlias = StreamTurnEventsAsTextRequest  # noqa: Y015
+
+@_typing.final
 class UpdateTurnRequest(_message.Message):
     """What a waiting turn is to say."""
 

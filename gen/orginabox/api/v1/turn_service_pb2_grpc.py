@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from orginabox.api.v1 import turn_service_pb2 as orginabox_dot_api_dot_v1_dot_turn__service__pb2
 from orginabox.turn.v1 import turn_event_pb2 as orginabox_dot_turn_dot_v1_dot_turn__event__pb2
 
@@ -51,6 +52,11 @@ class TurnServiceStub:
                 request_serializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.StreamTurnEventsRequest.SerializeToString,
                 response_deserializer=orginabox_dot_turn_dot_v1_dot_turn__event__pb2.TurnEvent.FromString,
                 _registered_method=True)
+        self.StreamTurnEventsAsText = channel.unary_stream(
+                '/orginabox.api.v1.TurnService/StreamTurnEventsAsText',
+                request_serializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.StreamTurnEventsAsTextRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.UpdateTurn = channel.unary_unary(
                 '/orginabox.api.v1.TurnService/UpdateTurn',
                 request_serializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.UpdateTurnRequest.SerializeToString,
@@ -91,8 +97,17 @@ class TurnServiceServicer:
     def StreamTurnEvents(self, request, context):
         """Stream the events of a turn, from the first, or from after `from_sequence`, to its end. What has happened comes at once,
         the rest as it happens; a quiet stream sends a checkpoint every 15 seconds. The last message is always a terminal event
-        (`completed`, `failed` or `aborted`); a stream that ends without one was cut, and goes on with another call. Over
-        REST this is `text/event-stream`: each event's `id` is its sequence, and `Last-Event-ID` resumes like `from_sequence`.
+        (`completed`, `failed` or `aborted`); a stream that ends without one was cut, and goes on with another call.
+        Refusals: TURN_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamTurnEventsAsText(self, request, context):
+        """The same stream as `text/event-stream`, for REST: each event's `data` is a TurnEvent in JSON, and its `id` is its
+        sequence, so that `Last-Event-ID` resumes like `from_sequence`. A reader that is slower than the turn gets several
+        events with one message. gRPC clients call `StreamTurnEvents`.
         Refusals: TURN_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -141,6 +156,11 @@ def add_TurnServiceServicer_to_server(servicer, server):
                     servicer.StreamTurnEvents,
                     request_deserializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.StreamTurnEventsRequest.FromString,
                     response_serializer=orginabox_dot_turn_dot_v1_dot_turn__event__pb2.TurnEvent.SerializeToString,
+            ),
+            'StreamTurnEventsAsText': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamTurnEventsAsText,
+                    request_deserializer=orginabox_dot_api_dot_v1_dot_turn__service__pb2.StreamTurnEventsAsTextRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'UpdateTurn': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateTurn,
@@ -240,6 +260,33 @@ class TurnService:
             '/orginabox.api.v1.TurnService/StreamTurnEvents',
             orginabox_dot_api_dot_v1_dot_turn__service__pb2.StreamTurnEventsRequest.SerializeToString,
             orginabox_dot_turn_dot_v1_dot_turn__event__pb2.TurnEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamTurnEventsAsText(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orginabox.api.v1.TurnService/StreamTurnEventsAsText',
+            orginabox_dot_api_dot_v1_dot_turn__service__pb2.StreamTurnEventsAsTextRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 Turns and their events."""
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 from orginabox.api.v1 import turn_service_pb2 as _turn_service_pb2
 from orginabox.turn.v1 import turn_event_pb2 as _turn_event_pb2
@@ -28,8 +29,13 @@ class TurnServiceStub:
     StreamTurnEvents: _aio.UnaryStreamMultiCallable[_turn_service_pb2.StreamTurnEventsRequest, _turn_event_pb2.TurnEvent]
     """Stream the events of a turn, from the first, or from after `from_sequence`, to its end. What has happened comes at once,
     the rest as it happens; a quiet stream sends a checkpoint every 15 seconds. The last message is always a terminal event
-    (`completed`, `failed` or `aborted`); a stream that ends without one was cut, and goes on with another call. Over
-    REST this is `text/event-stream`: each event's `id` is its sequence, and `Last-Event-ID` resumes like `from_sequence`.
+    (`completed`, `failed` or `aborted`); a stream that ends without one was cut, and goes on with another call.
+    Refusals: TURN_NOT_FOUND.
+    """
+    StreamTurnEventsAsText: _aio.UnaryStreamMultiCallable[_turn_service_pb2.StreamTurnEventsAsTextRequest, _httpbody_pb2.HttpBody]
+    """The same stream as `text/event-stream`, for REST: each event's `data` is a TurnEvent in JSON, and its `id` is its
+    sequence, so that `Last-Event-ID` resumes like `from_sequence`. A reader that is slower than the turn gets several
+    events with one message. gRPC clients call `StreamTurnEvents`.
     Refusals: TURN_NOT_FOUND.
     """
     UpdateTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.UpdateTurnRequest, _turn_service_pb2.UpdateTurnResponse]
@@ -77,8 +83,19 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_turn_event_pb2.TurnEvent]:
         """Stream the events of a turn, from the first, or from after `from_sequence`, to its end. What has happened comes at once,
         the rest as it happens; a quiet stream sends a checkpoint every 15 seconds. The last message is always a terminal event
-        (`completed`, `failed` or `aborted`); a stream that ends without one was cut, and goes on with another call. Over
-        REST this is `text/event-stream`: each event's `id` is its sequence, and `Last-Event-ID` resumes like `from_sequence`.
+        (`completed`, `failed` or `aborted`); a stream that ends without one was cut, and goes on with another call.
+        Refusals: TURN_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamTurnEventsAsText(
+        self,
+        request: _turn_service_pb2.StreamTurnEventsAsTextRequest,
+        context: _aio.ServicerContext[_turn_service_pb2.StreamTurnEventsAsTextRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
+    ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
+        """The same stream as `text/event-stream`, for REST: each event's `data` is a TurnEvent in JSON, and its `id` is its
+        sequence, so that `Last-Event-ID` resumes like `from_sequence`. A reader that is slower than the turn gets several
+        events with one message. gRPC clients call `StreamTurnEvents`.
         Refusals: TURN_NOT_FOUND.
         """
 

@@ -138,6 +138,8 @@ __all__ = (
     "SessionServiceStub",
     "SetPasswordRequest",
     "SetPasswordResponse",
+    "SetQueueShareRequest",
+    "SetQueueShareResponse",
     "SignInRecord",
     "SignInRequest",
     "SignInResponse",
@@ -145,6 +147,7 @@ __all__ = (
     "SignOutResponse",
     "StartDeviceSignInRequest",
     "StartDeviceSignInResponse",
+    "StreamTurnEventsAsTextRequest",
     "StreamTurnEventsRequest",
     "Tenant",
     "TenantServiceStub",
@@ -2934,6 +2937,38 @@ default_message_pool.register_message("orginabox.api.v1", "SetPasswordResponse",
 
 
 @dataclass(eq=False, repr=False)
+class SetQueueShareRequest(betterproto2.Message):
+    """
+    The share of the queue that the caller's tenant is to have. It replaces the one before, as a whole.
+    """
+
+    weight: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
+    """
+    Its weight: a tenant with 2 gets twice the jobs of one with 1 when both wait. 0 means the default of 1.
+    """
+
+    max_in_flight: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+    """
+    How many of its jobs may run at once. 0 means without limit.
+    """
+
+
+default_message_pool.register_message("orginabox.api.v1", "SetQueueShareRequest", SetQueueShareRequest)
+
+
+@dataclass(eq=False, repr=False)
+class SetQueueShareResponse(betterproto2.Message):
+    """
+    The share is set.
+    """
+
+    pass
+
+
+default_message_pool.register_message("orginabox.api.v1", "SetQueueShareResponse", SetQueueShareResponse)
+
+
+@dataclass(eq=False, repr=False)
 class SignInRecord(betterproto2.Message):
     """
     One sign-in that holds.
@@ -3126,6 +3161,29 @@ class StartDeviceSignInResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("orginabox.api.v1", "StartDeviceSignInResponse", StartDeviceSignInResponse)
+
+
+@dataclass(eq=False, repr=False)
+class StreamTurnEventsAsTextRequest(betterproto2.Message):
+    """
+    Which events to stream as text.
+    """
+
+    turn_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The turn.
+    """
+
+    from_sequence: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    The number of the last event that the caller has: the stream goes on after it. 0 means from the first. The larger of
+    this and the `last-event-id` header counts.
+    """
+
+
+default_message_pool.register_message(
+    "orginabox.api.v1", "StreamTurnEventsAsTextRequest", StreamTurnEventsAsTextRequest
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -4510,6 +4568,27 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def set_queue_share(
+        self,
+        message: "SetQueueShareRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "SetQueueShareResponse":
+        """
+        Set the share of the queue that the caller's tenant has. What runs goes on; the next jobs are handed out by it.
+        """
+
+        return await self._unary_unary(
+            "/orginabox.api.v1.JobService/SetQueueShare",
+            message,
+            SetQueueShareResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def get_queue_stats(
         self,
         message: "GetQueueStatsRequest | None" = None,
@@ -4897,8 +4976,8 @@ class SessionServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "DeleteSessionResponse":
         """
-        Delete a session: its turns and their events are gone. What the agent itself remembers of it stays among the files of
-        the user's sandbox.
+        Delete a session: its turns and their events are gone. What the agent itself remembers of it is deleted soon after, or
+        when the user's sandbox runs next. Files that it made in the workspace stay.
         Refusals: SESSION_NOT_FOUND; SESSION_BUSY while a turn runs or waits.
         """
 
@@ -5136,8 +5215,7 @@ class TurnServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Stream the events of a turn, from the first, or from after `from_sequence`, to its end. What has happened comes at once,
         the rest as it happens; a quiet stream sends a checkpoint every 15 seconds. The last message is always a terminal event
-        (`completed`, `failed` or `aborted`); a stream that ends without one was cut, and goes on with another call. Over
-        REST this is `text/event-stream`: each event's `id` is its sequence, and `Last-Event-ID` resumes like `from_sequence`.
+        (`completed`, `failed` or `aborted`); a stream that ends without one was cut, and goes on with another call.
         Refusals: TURN_NOT_FOUND.
         """
 
@@ -5145,6 +5223,31 @@ class TurnServiceStub(betterproto2_grpclib.ServiceStub):
             "/orginabox.api.v1.TurnService/StreamTurnEvents",
             message,
             __turn__v1__.TurnEvent,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+    async def stream_turn_events_as_text(
+        self,
+        message: "StreamTurnEventsAsTextRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[___google__api__.HttpBody]":
+        """
+        The same stream as `text/event-stream`, for REST: each event's `data` is a TurnEvent in JSON, and its `id` is its
+        sequence, so that `Last-Event-ID` resumes like `from_sequence`. A reader that is slower than the turn gets several
+        events with one message. gRPC clients call `StreamTurnEvents`.
+        Refusals: TURN_NOT_FOUND.
+        """
+
+        async for response in self._unary_stream(
+            "/orginabox.api.v1.TurnService/StreamTurnEventsAsText",
+            message,
+            ___google__api__.HttpBody,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
