@@ -35,10 +35,12 @@ from services.api.settings import ApiSettings
 from services.api.store import QUERIES, Store
 from services.api.turn_handler import TurnHandler
 from services.api.turn_log_handler import TurnLogHandler
+from services.identity import room
+from services.identity.settings import IdentitySettings
 from services.kit.channel import connect
 from services.kit.courier import AuditCourier
 from services.kit.gate import Gate
-from services.kit.identity import single_operator
+from services.kit.keyring import Keyring
 from services.kit.metrics import telling
 from services.kit.postgres import Database
 from services.kit.server import run, serve
@@ -53,18 +55,21 @@ SERVICES = (
     "orginabox.api.v1.HealthService",
     "orginabox.api.v1.JobService",
     "orginabox.turn.v1.TurnLogService",
+    *room.SERVICES,
 )
 
 
-async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
-    """Put Api together and serve it until told to stop."""
-    identity = settings.identity("api")
+async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: IdentitySettings | None = None) -> None:
+    """Put Api together, with identity in its process, and serve it until told to stop."""
+    identity, people = settings.identity("api"), people or IdentitySettings.of(settings)
+    keyring = Keyring.open(people.keyring_file())
     async with (
         Database(settings.database_urls(), "api", QUERIES, size=16) as database,
         connect(settings.address("queue"), to="queue", identity=identity) as to_queue,
         connect(settings.address("sandbox"), to="sandbox", identity=identity) as to_sandbox,
         connect(settings.address("runtime"), to="runtime", identity=identity) as to_runtime,
         connect(settings.address("audit"), to="audit", identity=identity) as to_audit,
+        room.opened(people, keyring, settings.key(), audit_grpc.AuditServiceStub(to_audit)) as identities,
     ):
         neighbours = Neighbours(settings.database_url)
         store, feeds = Store(database), Feeds(neighbours)
@@ -81,6 +86,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
             health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthHandler(store), server)
             job_service_pb2_grpc.add_JobServiceServicer_to_server(JobHandler(store, queue), server)
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
+            identities.register(server)
 
         with as_system():  # each loop keeps the scope in which it begins
             background = [
@@ -91,7 +97,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event) -> None:
                 asyncio.create_task(neighbours.run(feeds.hear)),
                 asyncio.create_task(LogKeeper(store, timedelta(settings.log_retention_days), mapping.answer_of).run()),
             ]
-        gate = Gate(single_operator(settings.key()), hand_over)
+        gate = Gate(identities.identify, hand_over)
         with telling(settings.metrics_at("api")):
             await serve(settings.address("api"), SERVICES, register, identity=identity, gate=gate, stop=stop)
         for task in background:

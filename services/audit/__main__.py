@@ -41,16 +41,16 @@ def main() -> None:
 async def serve_audit(settings: AuditSettings, stop: asyncio.Event) -> None:
     """Put the parts together and serve."""
     identity = settings.identity("audit")
-    async with Database(settings.database_system_url or settings.database_url, SCHEMA, QUERIES) as database:
+    async with Database(settings.database_urls(), SCHEMA, QUERIES, system_size=8) as database:
         room = furnish(settings, Store(database))
         background = [
             asyncio.create_task(room.notary.run()),
-            asyncio.create_task(expire_for_ever(room.store)),
+            asyncio.create_task(expire_for_ever(room.store.of_all())),
             asyncio.create_task(verify_for_ever(room.verifier, settings.audit_verify_seconds)),
         ]
         if settings.audit_stream:
             receiver = receiver_of(settings.audit_stream, settings.audit_webhook_secret, settings.audit_stream_ca)
-            background.append(asyncio.create_task(Streamer(room.store, receiver).run()))
+            background.append(asyncio.create_task(Streamer(room.store.of_all(), receiver).run()))
         with telling(settings.metrics_at("audit")):
             await serve(settings.address("audit"), SERVICES, partial(register, room), identity=identity, stop=stop)
         for task in background:
@@ -69,8 +69,8 @@ def furnish(settings: AuditSettings, store: Store) -> Room:
         secret=settings.audit_webhook_secret,
         key=key,
     )
-    notary = Notary(store, key, places)
-    return Room(store, notary, Verifier(store, notary, settings.audit_folder() / "verified"))
+    notary = Notary(store.of_all(), key, places)
+    return Room(store, notary, Verifier(store.of_all(), notary, settings.audit_folder() / "verified"))
 
 
 def register(room: Room, server: grpc.aio.Server) -> None:

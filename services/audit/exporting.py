@@ -84,7 +84,7 @@ async def _chain(store: Store, notary: Notary, wanted: Filter) -> AsyncIterator[
 
 async def _proof(store: Store, wanted: Filter, checkpoint: Checkpoint | None) -> tuple[int, dict[str, Any] | None]:
     """Up to where a chain is exported, and the proof that its end is in the newest checkpoint."""
-    async with store.transaction() as tx:
+    async with store.of_all().transaction() as tx:
         end = await tx.head(wanted.tenant_id)
         heads = await tx.checkpoints.heads_at(checkpoint.size) if checkpoint else []
     place = next((at for at, head in enumerate(heads) if head.tenant_id == wanted.tenant_id), None)

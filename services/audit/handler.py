@@ -36,7 +36,7 @@ class AuditHandler(audit_service_pb2_grpc.AuditServiceServicer):
     async def AppendRecords(self, request: pb.AppendRecordsRequest, context: Context) -> pb.AppendRecordsResponse:
         records = [record_from_proto(record) for record in request.records]
         with metrics.APPEND_SECONDS.time():
-            appended = await operations.append_records(self._store, records)
+            appended = await operations.append_records(self._store.of_all(), records)
         self._notary.appended(appended)
         metrics.APPENDED.inc(appended)
         metrics.BATCHES.observe(len(records))
@@ -82,7 +82,7 @@ class AuditHandler(audit_service_pb2_grpc.AuditServiceServicer):
 
     async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
         size, cursor = page_size(request.page_size), page_cursor(request.page_token)
-        async with self._store.transaction() as tx:
+        async with self._store.of_all().transaction() as tx:
             found = await tx.checkpoints.page(cursor.number("before") if cursor else None, size + 1)
         return pb.ListCheckpointsResponse(
             checkpoints=[checkpoint_to_proto(*note) for note in found[:size]],
@@ -94,4 +94,5 @@ class AuditHandler(audit_service_pb2_grpc.AuditServiceServicer):
 
     async def EraseUser(self, request: pb.EraseUserRequest, context: Context) -> pb.EraseUserResponse:
         who = Who.current(UUID(request.tenant_id))
-        return pb.EraseUserResponse(erased=await operations.erase_user(self._store, who, UUID(request.user_id)))
+        erased = await operations.erase_user(self._store.of_all(), who, UUID(request.user_id))
+        return pb.EraseUserResponse(erased=erased)

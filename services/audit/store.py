@@ -14,21 +14,32 @@ from services.audit.seal import Body, Sealed, Skeleton
 from services.audit.verify_store import VERIFY_QUERIES, Inspection
 from services.kit.postgres import Database, Row, Transaction
 from services.kit.queries import load_queries
+from services.kit.tenancy import SYSTEM, Scope
 
 SCHEMA = "audit"
 QUERIES = load_queries(Path(__file__).with_name("queries.sql")) | CHECKPOINT_QUERIES | VERIFY_QUERIES
 
 
 class Store:
-    """Where transactions come from."""
+    """Where transactions come from.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: The database.
+        scope: Whose log the transactions see. None means that the call or the loop says it.
+    """
+
+    def __init__(self, database: Database, scope: Scope | None = None) -> None:
         self._database = database
+        self._scope = scope
+
+    def of_all(self) -> "Store":
+        """The same for what has to see the logs of all tenants: signatures cover all, and only the system writes."""
+        return Store(self._database, SYSTEM)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["StoreTransaction"]:
         """Open a transaction: it commits when the block ends."""
-        async with self._database.transaction() as tx:
+        async with self._database.transaction(self._scope) as tx:
             yield StoreTransaction(tx)
 
 

@@ -14,13 +14,13 @@ from services.identity.access_token import AccessTokens
 from services.identity.api_token import PREFIX as API_TOKEN
 from services.identity.api_token import flags_of, id_in
 from services.identity.permissions import FLAGS
-from services.identity.scopes import as_system, as_tenant
 from services.identity.sign_in import Origin, TokenExpired, TokenInvalid, TokenRevoked, digest_of
 from services.identity.standing import Standing, Standings
 from services.identity.store import Store
 from services.kit.caller import Caller
 from services.kit.errors import DomainError, Kind, Unauthenticated
 from services.kit.ids import DEFAULT_TENANT, OPERATOR
+from services.kit.tenancy import as_system, as_tenant
 
 MOST_PROOFS = 10_000
 TOUCH_EVERY = 60.0

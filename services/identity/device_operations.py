@@ -12,7 +12,6 @@ from services.identity.device import (
     new_user_code,
     read_user_code,
 )
-from services.identity.scopes import as_system
 from services.identity.sign_in import Origin, TokenInvalid, TokenPair, digest_of
 from services.identity.sign_in_operations import Desk
 from services.identity.store import Store
@@ -21,6 +20,7 @@ from services.kit.caller import Caller
 from services.kit.errors import DomainError
 from services.kit.ids import DEFAULT_TENANT
 from services.kit.outbox import Who
+from services.kit.tenancy import as_system
 
 _TRIES = 5
 

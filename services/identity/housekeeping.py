@@ -2,10 +2,10 @@
 
 import asyncio
 
-from services.identity.scopes import as_system
 from services.identity.store import Store
 from services.kit import telemetry
 from services.kit.errors import ServiceUnavailable
+from services.kit.tenancy import as_system
 
 EVERY_SECONDS = 600.0
 

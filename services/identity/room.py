@@ -39,6 +39,7 @@ from services.kit.courier import AuditCourier
 from services.kit.gate import Call
 from services.kit.keyring import Keyring
 from services.kit.postgres import Database
+from services.kit.tenancy import as_system
 
 SERVICES = (
     "orginabox.api.v1.AuthService",
@@ -97,20 +98,21 @@ async def opened(
         audits: Where audit records are brought.
         passwords: How passwords are kept. None means as they should be.
     """
-    url = settings.identity_database_system_url or settings.database_url
-    async with Database(url, SCHEMA, QUERIES) as database:
+    urls = settings.identity_urls()
+    async with Database(urls, SCHEMA, QUERIES) as database:
         store = Store(database)
         await tenant_operations.seed(store)
         access_tokens = AccessTokens(signing_keys(keyring))
         standings = Standings()
         authenticator = Authenticator(store, access_tokens, standings, operator_key, remote_key=settings.api_key_remote)
         desk = Desk(store, Issuer(access_tokens, refresh_keys(keyring)), passwords or Passwords())
-        background = [
-            asyncio.create_task(Listener(url, standings).run()),
-            asyncio.create_task(authenticator.run()),
-            asyncio.create_task(AuditCourier(database.transaction, audits, store.recorded).run()),
-            asyncio.create_task(Housekeeping(store).run()),
-        ]
+        with as_system():  # each loop keeps the scope in which it begins
+            background = [
+                asyncio.create_task(Listener(urls.system, standings).run()),
+                asyncio.create_task(authenticator.run()),
+                asyncio.create_task(AuditCourier(database.transaction, audits, store.recorded).run()),
+                asyncio.create_task(Housekeeping(store).run()),
+            ]
         try:
             yield Room(authenticator, desk, settings.url(), bool(operator_key))
         finally:

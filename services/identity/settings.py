@@ -1,8 +1,12 @@
 """What identity is told by its environment."""
 
+from pathlib import Path
+from typing import Self
+
 from pydantic import Field
 
 from services.kit.settings import MeshSettings
+from services.kit.tenancy import DatabaseUrls
 
 
 class IdentitySettings(MeshSettings):
@@ -22,6 +26,21 @@ class IdentitySettings(MeshSettings):
         "port of the box on this machine.",
     )
     port: int = Field(default=8787, description="The port of the box on this machine.")
+
+    keyring: Path | None = Field(default=None, description="The master key. Default: `secrets/keyring` in the home.")
+
+    @classmethod
+    def of(cls, mesh: MeshSettings) -> Self:
+        """The settings of identity in a process that has read those of the mesh."""
+        return cls(**mesh.model_dump(include=set(MeshSettings.model_fields)))
+
+    def identity_urls(self) -> DatabaseUrls:
+        """The addresses of the database for identity's two logins."""
+        return DatabaseUrls(self.identity_database_url, self.identity_database_system_url)
+
+    def keyring_file(self) -> Path:
+        """The file of the master key."""
+        return self.keyring or self.home / "secrets" / "keyring"
 
     def url(self) -> str:
         """The address at which browsers find the box, without a slash at its end."""

@@ -10,7 +10,6 @@ from services.identity.granting import permissions_of
 from services.identity.issuer import Issuer
 from services.identity.passwords import CredentialsRefused, Passwords, refuse_weak
 from services.identity.permissions import Permissions
-from services.identity.scopes import as_system, as_tenant
 from services.identity.sign_in import (
     Origin,
     SignIn,
@@ -29,6 +28,7 @@ from services.identity.user import User, UserInvalid
 from services.kit.caller import Caller
 from services.kit.ids import DEFAULT_TENANT
 from services.kit.outbox import Who
+from services.kit.tenancy import as_system, as_tenant
 
 DEFAULT_SLUG = "default"
 

@@ -9,13 +9,13 @@ from services.identity.passwords import Passwords, refuse_weak
 from services.identity.people_store import Request
 from services.identity.role import BUILT_INS, MEMBER, OWNER, Role
 from services.identity.role_operations import request_digest
-from services.identity.scopes import as_system
 from services.identity.store import Store, StoreTransaction
 from services.identity.tenant import Tenant, TenantExists, TenantInvalid
 from services.identity.user import User
 from services.kit.caller import Caller
 from services.kit.ids import DEFAULT_TENANT, OPERATOR, new_id
 from services.kit.outbox import Who
+from services.kit.tenancy import as_system
 
 CHANGEABLE = frozenset({"name", "default_role", "group_roles"})
 OPERATOR_HANDLE = "operator"

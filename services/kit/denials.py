@@ -8,13 +8,13 @@ is bounded too: beyond `MAX_KINDS` kinds in a minute, the rest is counted as one
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from services.kit import telemetry
 from services.kit.courier import Transactions
 from services.kit.errors import ServiceUnavailable
-from services.kit.outbox import Who, record
+from services.kit.outbox import ANONYMOUS, SYSTEM, Who, record
 from services.kit.tenancy import as_system
 
 WINDOW_SECONDS = 60.0
@@ -70,10 +70,13 @@ class DenialRecorder:
             target: What was asked for, such as `method:orginabox.api.v1.RoleService/CreateRole`.
             reason: The reason of the refusal, such as `PERMISSION_DENIED`.
             action: Under which action it stands on record.
-            who: Who was refused. None means the caller, else the system.
+            who: Who was refused. None means the caller, else somebody who is not known.
             tenant_id: The tenant. None means the caller's.
         """
-        denial = Denial(who or Who.current(tenant_id), action, target, reason)
+        somebody = who or Who.current(tenant_id)
+        if somebody.actor == SYSTEM:
+            somebody = replace(somebody, actor=ANONYMOUS)
+        denial = Denial(somebody, action, target, reason)
         if denial not in self._seen and len(self._seen) >= MAX_KINDS:
             denial = Denial(Who(denial.who.tenant_id), action, _MANY, _MANY)
         if seen := self._seen.get(denial):

@@ -90,6 +90,7 @@ def _protect(part: str, schema: str) -> sql.Composed:
     return sql.SQL(_PROTECT[part]).format(
         schema=sql.Identifier(schema),
         schema_name=sql.Literal(schema),
+        tenant_name=sql.Literal(roles.tenant),
         tenant=sql.Identifier(roles.tenant),
         system=sql.Identifier(roles.system),
     )

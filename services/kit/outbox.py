@@ -32,6 +32,7 @@ QUERIES = load_queries(Path(__file__).with_name("outbox.sql"))
 """The queries of the outbox. A room adds them to its own."""
 
 SYSTEM = "system"
+ANONYMOUS = "anonymous"
 MAX_PAYLOAD = 65_536
 
 

@@ -84,14 +84,17 @@ class Database:
         await self._system.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Open a transaction in the current scope: it commits when the block ends, and rolls back when it raises.
+    async def transaction(self, wanted: Scope | None = None) -> AsyncIterator[Transaction]:
+        """Open a transaction: it commits when the block ends, and rolls back when it raises.
+
+        Args:
+            wanted: The scope, for what is always of the same. None means the current one.
 
         Raises:
             ScopeMissing: Nobody said for whom.
             ServiceUnavailable: The database cannot be reached, or was lost before the commit.
         """
-        current = scope() if self._scoped else SYSTEM
+        current = (wanted or scope()) if self._scoped else SYSTEM
         pool = self._system if current is SYSTEM else self._tenants
         try:
             connection = await _begun(pool, _begin(current))

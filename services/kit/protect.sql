@@ -26,6 +26,7 @@ BEGIN
         WHERE c.relnamespace = {schema_name}::regnamespace AND c.relkind IN ('r', 'p') AND c.relname <> 'migration'
           AND NOT (
               c.relrowsecurity AND c.relforcerowsecurity
+              AND NOT (c.relispartition AND has_table_privilege({tenant_name}, c.oid, 'SELECT'))
               AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'system')
               AND (column_of_tenant.attname IS NULL
                    OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant'))
@@ -35,6 +36,7 @@ BEGIN
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', found.name);
         EXECUTE format('DROP POLICY IF EXISTS owner ON %s', found.name);
         EXECUTE format('DROP POLICY IF EXISTS system ON %s', found.name);
+        EXECUTE format('DROP POLICY IF EXISTS tenant ON %s', found.name);
         EXECUTE format(
             'CREATE POLICY owner ON %s TO CURRENT_USER USING (current_setting(''oiab.owner'', true) = ''works'')', found.name);
         EXECUTE format('CREATE POLICY system ON %s TO {system} USING (true) WITH CHECK (true)', found.name);

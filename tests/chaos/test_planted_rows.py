@@ -51,8 +51,8 @@ HELP: tuple[LiteralString, ...] = (
         VALUES (uuid(n), first, last, uuid(0), '{}') $$""",
     """CREATE FUNCTION record(number integer, target text, action text = 'agent.prompt') RETURNS void LANGUAGE sql AS $$
         INSERT INTO audit.record (tenant_id, sequence, record_id, actor, action, target, session_id, channel,
-            ip_address, user_agent, payload, create_time)
-        VALUES (uuid(0), number, uuid(number), 'system', action, target, '', '', '', '', '{}', now());
+            create_time, append_time, commitment, hash)
+        VALUES (uuid(0), number, uuid(number), 'system', action, target, '', '', now(), now(), sha256(''), sha256(''));
         UPDATE audit.head SET sequence = greatest(sequence, number) $$""",
     "CREATE FUNCTION prompted(n integer) RETURNS text LANGUAGE sql RETURN 'turn:' || uuid(n)",
 )

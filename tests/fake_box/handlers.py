@@ -23,6 +23,7 @@ from orginabox.api.v1 import (
     turn_service_pb2,
     turn_service_pb2_grpc,
 )
+from orginabox.audit.v1 import checkpoint_pb2, damage_pb2
 from orginabox.queue.v1 import job_pb2, stats_pb2
 from orginabox.turn.v1 import turn_event_pb2
 
@@ -55,7 +56,7 @@ def register(box: FakeBox, server: grpc.aio.Server) -> None:
     turn_service_pb2_grpc.add_TurnServiceServicer_to_server(Turns(box), server)
     provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(Providers(box), server)
     job_service_pb2_grpc.add_JobServiceServicer_to_server(Jobs(box), server)
-    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(Audit(box), server)  # type: ignore[abstract]
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(Audit(box), server)
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(Health(), server)
 
 
@@ -433,6 +434,44 @@ class Audit(audit_service_pb2_grpc.AuditServiceServicer):
         ]
         items, token = page(found, request.page_size, request.page_token)
         return audit_service_pb2.ListAuditRecordsResponse(records=items, next_page_token=token)
+
+    async def ExportAuditRecords(
+        self, request: audit_service_pb2.ExportAuditRecordsRequest, context: Context
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        """A line for each record, one by one."""
+        for record in self._box.records:
+            yield httpbody_pb2.HttpBody(content_type="text/csv", data=f"{record.action},{request.format}\n".encode())
+
+    async def VerifyAuditLog(
+        self, request: audit_service_pb2.VerifyAuditLogRequest, context: Context
+    ) -> AsyncIterator[audit_service_pb2.VerifyAuditLogResponse]:
+        """Whole, unless somebody said something bad."""
+        count = len(self._box.records)
+        yield audit_service_pb2.VerifyAuditLogResponse(records=1)
+        bad = [record.sequence for record in self._box.records if record.action == "agent.abort"]
+        damages = [
+            damage_pb2.Damage(kind=damage_pb2.DAMAGE_KIND_CHANGED, sequence=at, message="not as it was") for at in bad
+        ]
+        yield audit_service_pb2.VerifyAuditLogResponse(records=count, done=True, size=count, damages=damages)
+
+    async def ListAuditCheckpoints(
+        self, request: audit_service_pb2.ListAuditCheckpointsRequest, context: Context
+    ) -> audit_service_pb2.ListAuditCheckpointsResponse:
+        """One, when there is anything."""
+        found = [checkpoint_pb2.Checkpoint(size=len(self._box.records), note="origin\n1\nroot=\n")]
+        return audit_service_pb2.ListAuditCheckpointsResponse(checkpoints=found if self._box.records else [])
+
+    async def GetAuditKey(
+        self, request: audit_service_pb2.GetAuditKeyRequest, context: Context
+    ) -> audit_service_pb2.GetAuditKeyResponse:
+        """A key."""
+        return audit_service_pb2.GetAuditKeyResponse(public_key="origin+00000000+AQ==")
+
+    async def EraseAuditUser(
+        self, request: audit_service_pb2.EraseAuditUserRequest, context: Context
+    ) -> audit_service_pb2.EraseAuditUserResponse:
+        """All are about one user here."""
+        return audit_service_pb2.EraseAuditUserResponse(erased=len(self._box.records))
 
 
 class Health(health_service_pb2_grpc.HealthServiceServicer):

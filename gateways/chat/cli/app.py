@@ -47,7 +47,7 @@ def build() -> typer.Typer:
     app.add_typer(runtime.app, name="runtime")
     app.add_typer(jobs.app, name="jobs")
     app.add_typer(queue.app, name="queue")
-    app.add_typer(audit.app)
+    app.add_typer(audit.app, name="audit")
     return app
 
 

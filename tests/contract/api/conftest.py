@@ -18,6 +18,7 @@ from services.api.settings import ApiSettings
 from tests.allowed import AllowedChannel
 from tests.contract.api.peers import PEERS, Peers, served_peer
 from tests.identities import certificates
+from tests.people import people
 from tests.postgres import as_settings
 
 KEY = "the-key"
@@ -61,7 +62,7 @@ async def running(database_url: str, count: int = 1) -> AsyncIterator[list[Rig]]
                     api_address=f"unix://{folder}/api-{number}.sock",
                     ORGINABOX_API_KEY=SecretStr(KEY),  # type: ignore[call-arg]
                 )
-                servers.append(asyncio.create_task(serve_api(settings, stop)))
+                servers.append(asyncio.create_task(serve_api(settings, stop, people(settings))))
                 channel = AllowedChannel(settings.address("api"), "api")
                 rigs.append(rig_of(await stack.enter_async_context(channel), settings, peers))
             for rig in rigs:
@@ -85,12 +86,12 @@ def rig_of(channel: grpc.aio.Channel, settings: ApiSettings, peers: Peers) -> Ri
 @pytest.fixture
 async def api(database: Callable[..., str]) -> AsyncIterator[Rig]:
     """A running Api."""
-    async with running(database("api")) as (rig,):
+    async with running(database("api", "identity")) as (rig,):
         yield rig
 
 
 @pytest.fixture
 async def replicas(database: Callable[..., str]) -> AsyncIterator[tuple[Rig, Rig]]:
     """Two replicas of Api on one database."""
-    async with running(database("api"), 2) as (one, other):
+    async with running(database("api", "identity"), 2) as (one, other):
         yield one, other

@@ -139,7 +139,7 @@ async def test_without_any_hint_the_poll_finds_everything(
         return
 
     monkeypatch.setattr(Neighbours, "run", deaf_and_dumb)
-    async with running(database("api"), 2) as (one, other):
+    async with running(database("api", "identity"), 2) as (one, other):
         turn_id = await make_turn(one)
         reading = asyncio.create_task(read(other, turn_id))
         await open_turn(one, turn_id)

@@ -45,7 +45,7 @@ class Audit:
 
 @pytest.fixture
 async def audit(database: Callable[..., str], tmp_path: Path) -> AsyncIterator[Audit]:
-    async with Database(as_service(database("audit"), SCHEMA).system, SCHEMA, QUERIES) as pool:
+    async with Database(as_service(database("audit"), SCHEMA), SCHEMA, QUERIES) as pool:
         room = furnish(AuditSettings(home=tmp_path), Store(pool))
         async with served(SERVICES, partial(register, room)) as channel:
             yield Audit(channel)

@@ -321,6 +321,22 @@ def test_audit(oiab: Oiab) -> None:
     assert len(json.loads(oiab("audit", "--action", "agent.*", "--since", "1h", "--limit", "1", "--json").out)) == 1
 
 
+def test_the_proof_of_the_audit_log(oiab: Oiab, tmp_path: Path) -> None:
+    assert "Nothing was signed yet." in oiab("audit", "checkpoints").err
+    oiab("ask", "hello")
+    assert oiab("audit", "list", "--limit", "1").out.split("\t")[1] == "agent.prompt"
+    assert oiab("audit", "export").out == "agent.session_create,1\nagent.prompt,1\n"
+    assert "Wrote" in oiab("audit", "export", "--format", "chain", "-o", str(tmp_path / "a.jsonl")).err
+    assert (tmp_path / "a.jsonl").read_text() == "agent.session_create,3\nagent.prompt,3\n"
+    whole = oiab("audit", "verify", "--full")
+    assert (whole.code, whole.err) == (0, "Whole: 2 records and 0 checkpoints verified; 2 records are signed.\n")
+    assert oiab("audit", "checkpoints").out.endswith("\t2\troot=\n")
+    assert oiab("audit", "key").out == "origin+00000000+AQ==\n"
+    assert oiab("audit", "erase", "0198c0de-0000-7000-8000-000000000001", "--yes").err == "Erased in 2 records.\n"
+    for words in (("audit",), ("audit", "export"), ("audit", "verify")):
+        assert "oiab audit" in oiab(*words, "--help").out
+
+
 def test_jobs(oiab: Oiab) -> None:
     assert "No jobs yet." in oiab("jobs", "list").err
     assert "No job is dead." in oiab("jobs", "dead").err

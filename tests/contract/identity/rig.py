@@ -28,6 +28,7 @@ from services.kit.gate import Gate
 from services.kit.keyring import Keyring
 from services.kit.status import reason_of
 from tests.contract.rig import served
+from tests.postgres import as_service
 
 KEY = "the-key-of-the-box"
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -119,7 +120,8 @@ def refused(reason: str, **metadata: str) -> Iterator[None]:
 @asynccontextmanager
 async def running(database_url: str, keyring: Keyring, count: int = 1, **settings: Any) -> AsyncIterator[list[Rig]]:
     """Replicas of identity on one database."""
-    told = IdentitySettings(database_url=database_url, **settings)
+    urls = as_service(database_url, "identity")
+    told = IdentitySettings(identity_database_url=urls.tenant, identity_database_system_url=urls.system, **settings)
     async with AsyncExitStack() as stack:
         rigs = []
         for _ in range(count):

@@ -24,6 +24,7 @@ from services.worker.turn_run import Lease, TurnRun
 from tests.allowed import AllowedChannel
 from tests.contract.api.peers import PEERS, Peers, RunLost, served_peer
 from tests.identities import certificates, identity
+from tests.people import people
 from tests.postgres import as_settings
 from tests.spans import named, recorded_spans
 
@@ -120,7 +121,7 @@ class Mesh:
     async def start_api(self) -> None:
         """Start Api."""
         self._stop = asyncio.Event()
-        self._api = asyncio.create_task(serve_api(self.settings, self._stop))
+        self._api = asyncio.create_task(serve_api(self.settings, self._stop, people(self.settings)))
 
     async def stop_api(self) -> None:
         """Stop Api."""
@@ -147,7 +148,7 @@ class Mesh:
 @pytest.fixture
 async def mesh(database: Callable[..., str]) -> AsyncIterator[Mesh]:
     """A running Api with a sandbox that can be cut."""
-    async with _mesh(database("api")) as made:
+    async with _mesh(database("api", "identity")) as made:
         yield made
 
 

@@ -16,6 +16,7 @@ from services.audit.record import Record
 from services.audit.settings import AuditSettings
 from services.audit.store import QUERIES, SCHEMA, Store
 from services.kit.postgres import Database
+from services.kit.tenancy import SYSTEM
 from tests.postgres import as_service
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -94,5 +95,5 @@ async def rig_on(url: str, home: Path) -> AsyncIterator[Rig]:
     with psycopg.connect(url, options=superuser, autocommit=True) as attacker:
         # The owner took these from itself; whoever owns the server takes them back.
         attacker.execute("GRANT ALL ON ALL TABLES IN SCHEMA audit TO CURRENT_USER")
-        async with Database(as_service(url, SCHEMA).system, SCHEMA, QUERIES) as database:
-            yield Rig(furnish(AuditSettings(home=home), Store(database)), home, url, attacker)
+        async with Database(as_service(url, SCHEMA), SCHEMA, QUERIES) as database:
+            yield Rig(furnish(AuditSettings(home=home), Store(database, SYSTEM)), home, url, attacker)

@@ -134,10 +134,12 @@ async def test_a_flood_of_refusals_is_a_few_records_that_count_it(room: Database
     for _ in range(1000):
         await denials.denied("method:Create", "PERMISSION_DENIED")
     for number in range(2 * MAX_KINDS):
-        await denials.denied("method:Create", "UNAUTHENTICATED", who=Who(user_agent=f"scanner/{number}"))
+        await denials.denied(
+            "method:Create", "UNAUTHENTICATED", who=Who(actor="anonymous", user_agent=f"scanner/{number}")
+        )
     await courier(room, log).drain()
     assert len(log.records) <= MAX_KINDS + 1
-    assert {found.action for found in log.records} == {"auth.denied"}
+    assert {(found.action, found.actor) for found in log.records} == {("auth.denied", "anonymous")}
 
     now[0] = 61.0
     await denials.flush()
