@@ -19,6 +19,7 @@ from services.queue.job import (
     Job,
     JobState,
     KindStats,
+    LeasedJob,
     NewJob,
     PlacedJob,
 )
@@ -55,10 +56,10 @@ def states_from_proto(state: job_pb2.JobState.ValueType) -> list[JobState]:
     return [ours for ours, theirs in STATE_TO_PROTO.items() if theirs == state]
 
 
-def job_to_proto(job: Job, job_id: str = "") -> job_pb2.Job:
-    """A job on the wire. Whoever has its id as text saves the time to make it."""
+def job_to_proto(job: Job) -> job_pb2.Job:
+    """A job on the wire."""
     return job_pb2.Job(
-        job_id=job_id or str(job.id),
+        job_id=str(job.id),
         tenant_id=str(job.tenant_id),
         kind=job.kind,
         key=job.key,
@@ -165,12 +166,9 @@ def session_from_proto(hello: queue_service_pb2.WorkerHello) -> WorkSession:
     return WorkSession(_text("workerId", hello.worker_id), frozenset(hello.kinds))
 
 
-def settlements_from_proto(settle: queue_service_pb2.Settlements) -> Iterator[tuple[str, str, Failure | None]]:
-    """Job, token and, if it failed, why: of each job that a worker settles."""
-    for done in settle.completed:
-        yield done.job_id, done.lease_token, None
-    for failed in settle.failed:
-        yield failed.job_id, failed.lease_token, failure_from_proto(failed)
+def settlements_from_proto(settle: queue_service_pb2.Settlements) -> tuple[Sequence[str], dict[str, Failure]]:
+    """The tokens of the jobs that are done, and why others failed."""
+    return settle.completed, {failed.lease_token: failure_from_proto(failed) for failed in settle.failed}
 
 
 def failure_from_proto(fail: queue_service_pb2.JobFailure) -> Failure:
@@ -188,37 +186,47 @@ def welcome_to_proto(session: WorkSession) -> queue_service_pb2.WorkResponse:
 
 def messages_to_proto(messages: Sequence[Leased | Settled | Ended]) -> Iterator[queue_service_pb2.WorkResponse]:
     """Messages to a worker, in order: neighbours of one sort share one message of the stream."""
-    for _, group in groupby(messages, type):
-        neighbours = list(group)
-        if leased := [message for message in neighbours if isinstance(message, Leased)]:
-            yield from _leases_to_proto(leased)
-        if settled := [_settled_to_proto(message) for message in neighbours if isinstance(message, Settled)]:
-            yield queue_service_pb2.WorkResponse(settled=queue_service_pb2.JobsSettled(jobs=settled))
-        for ended in (_ended_to_proto(message) for message in neighbours if isinstance(message, Ended)):
-            yield queue_service_pb2.WorkResponse(lease_ended=ended)
+    for kind, group in groupby(messages, type):
+        if kind is Leased:
+            yield from _leases_to_proto(job for message in group if isinstance(message, Leased) for job in message.jobs)
+        elif kind is Settled:
+            tokens = [token for message in group if isinstance(message, Settled) for token in message.tokens]
+            yield queue_service_pb2.WorkResponse(settled=queue_service_pb2.JobsSettled(lease_tokens=tokens))
+        else:
+            for ended in (_ended_to_proto(message) for message in group if isinstance(message, Ended)):
+                yield queue_service_pb2.WorkResponse(lease_ended=ended)
 
 
-def _settled_to_proto(message: Settled) -> queue_service_pb2.JobSettled:
-    return queue_service_pb2.JobSettled(job_id=message.job_id, lease_token=message.token)
-
-
-def _leases_to_proto(messages: Iterable[Leased]) -> Iterator[queue_service_pb2.WorkResponse]:
+def _leases_to_proto(jobs: Iterable[LeasedJob]) -> Iterator[queue_service_pb2.WorkResponse]:
     """Leases, as many in one message of the stream as fit well."""
     leases: list[queue_service_pb2.JobLease] = []
     size = 0
-    for message in messages:
+    for job in jobs:
         if size > LARGE_MESSAGE_BYTES:
             yield queue_service_pb2.WorkResponse(leases=queue_service_pb2.JobLeases(leases=leases))
             leases, size = [], 0
-        leases.append(
-            queue_service_pb2.JobLease(job=job_to_proto(message.job, message.job_id), lease_token=message.token)
-        )
-        size += len(message.job.payload) + SMALL_JOB_BYTES
+        leases.append(_lease_to_proto(job))
+        size += len(job.payload) + SMALL_JOB_BYTES
     yield queue_service_pb2.WorkResponse(leases=queue_service_pb2.JobLeases(leases=leases))
 
 
+def _lease_to_proto(job: LeasedJob) -> queue_service_pb2.JobLease:
+    return queue_service_pb2.JobLease(
+        lease_token=job.token,
+        job_id=job.id,
+        tenant_id=job.tenant_id,
+        kind=job.kind,
+        key=job.key,
+        payload=job.payload,
+        attempt=job.attempt,
+        max_attempts=job.max_attempts,
+        idempotency_key=job.idempotency_key,
+        trace_parent=job.trace_parent,
+    )
+
+
 def _ended_to_proto(message: Ended) -> queue_service_pb2.LeaseEnded:
-    return queue_service_pb2.LeaseEnded(job_id=message.job_id, lease_token=message.token, cancelled=message.cancelled)
+    return queue_service_pb2.LeaseEnded(lease_token=message.token, cancelled=message.cancelled)
 
 
 def _text(name: str, value: str) -> str:

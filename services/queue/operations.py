@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import NamedTuple
 from uuid import UUID
 
 from services.kit.errors import DomainError
@@ -17,6 +18,7 @@ from services.queue.job import (
     OVERDUE,
     EndedJob,
     Failure,
+    Held,
     IdempotencyKeyReused,
     Job,
     JobNotFound,
@@ -24,6 +26,7 @@ from services.queue.job import (
     JobStateRefused,
     KindStats,
     Lease,
+    LeasedJob,
     NewJob,
     Outcome,
     PlacedJob,
@@ -39,11 +42,10 @@ MAX_BATCH = 500
 FIRST_PAGE = UUID(int=2**128 - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What a worker says of a job that it was given: it is done, or it failed."""
 
-    lease: Lease
+    lease: Held
     failure: Failure | None = None
 
 
@@ -262,8 +264,12 @@ async def _found(tx: QueueTransaction, tenant_id: UUID, job_id: UUID) -> Job:
 
 async def claim(
     store: Store, pace: Pace, heads: Heads, kinds: Collection[str], sessions: Sequence[UUID]
-) -> list[tuple[Job, Lease]]:
-    """Lease ready jobs, at most one to each session named, and of no tenant more than it may run at once."""
+) -> dict[UUID, list[LeasedJob]]:
+    """Lease ready jobs, at most one to each session named, and of no tenant more than it may run at once.
+
+    Returns:
+        The jobs of each session, in the order in which they have to run.
+    """
     rooms = {(kind, 0): len(sessions) for kind in sorted(kinds)}
     if pace.lanes:
         async with store.claiming.transaction() as tx:
@@ -277,12 +283,12 @@ async def claim(
 
 async def _claim(
     tx: QueueTransaction, pace: Pace, heads: Heads, rooms: Mapping[Stretch, int], sessions: Sequence[UUID]
-) -> list[tuple[Job, Lease]]:
+) -> dict[UUID, list[LeasedJob]]:
     begins = heads.begin(rooms)
     asked = {stretch: (room, begin) for (stretch, room), begin in zip(rooms.items(), begins, strict=True)}
     claimed = await tx.claim(asked, sessions)
     heads.end(claimed.reached)
-    pace.served(job for job, _ in claimed.leased)
+    pace.served(claimed.served)
     return claimed.leased
 
 
@@ -302,7 +308,8 @@ async def settle(
         left = await tx.leases_of([*lost, *returned], MAX_BATCH)
         dropped = [lease for lease in left if lease.token not in settled]
         leases = [*(settlement.lease for settlement in settlements), *dropped]
-        await tx.lock_keys((lease.tenant_id, lease.key) for lease in leases)
+        lines = _lines(leases)
+        await tx.lock_keys(lines)
         done, failed = _split(settlements)
         completed = await tx.complete_leases(done)
         tokens = completed.tokens
@@ -313,7 +320,7 @@ async def settle(
         released |= await _follow(tx, completed.needed)
         if late := [lease for lease in leases if lease.token not in tokens]:
             tokens |= await tx.settled_before(late)
-        freed += await tx.promote((lease.tenant_id, lease.key) for lease in leases)
+        freed += await tx.promote(lines)
         more = len(left) == MAX_BATCH
         if not more:
             await tx.close_sessions([*lost, *returned])
@@ -326,6 +333,11 @@ async def settle(
             outcomes,
             lost=sum(lease.session_id not in returned for lease in dropped),
         )
+
+
+def _lines(leases: Iterable[Held]) -> set[tuple[UUID, str]]:
+    """The lines that these jobs stand in."""
+    return {(UUID(str(lease.tenant_id)), lease.key) for lease in leases if lease.key}
 
 
 def _fail(failed: Sequence[Settlement], standing: Mapping[str, Lease]) -> list[tuple[Lease, Outcome]]:
@@ -345,7 +357,7 @@ def _drop(
     return [(lease, lease.withdrawn() if lease.session_id in returned else lease.lost()) for lease in leases]
 
 
-def _split(settlements: Sequence[Settlement]) -> tuple[list[Lease], list[Settlement]]:
+def _split(settlements: Sequence[Settlement]) -> tuple[list[Held], list[Settlement]]:
     done = [settlement.lease for settlement in settlements if settlement.failure is None]
     return done, [settlement for settlement in settlements if settlement.failure is not None]
 
@@ -365,7 +377,7 @@ def _outcomes(endings: Sequence[tuple[Lease, Outcome]]) -> list[JobState]:
     return [outcome.state for _, outcome in endings]
 
 
-async def withdraw(store: Store, leases: Collection[Lease]) -> Settled:
+async def withdraw(store: Store, leases: Collection[Held]) -> Settled:
     """Take back leases that no worker knows of. Belongs to the claim loop, and has its line."""
     async with store.claiming.transaction() as tx:
         return await _take_back(tx, leases, Lease.withdrawn)
@@ -390,10 +402,10 @@ async def reap(store: Store) -> Settled:
         return await _take_back(tx, await tx.orphaned_leases(STOP_GRACE, MAX_BATCH), Lease.lost)
 
 
-async def _take_back(tx: QueueTransaction, leases: Collection[Lease], outcome: Callable[[Lease], Outcome]) -> Settled:
+async def _take_back(tx: QueueTransaction, leases: Collection[Held], outcome: Callable[[Lease], Outcome]) -> Settled:
     if not leases:
         return Settled()
-    lines = {(lease.tenant_id, lease.key) for lease in leases}
+    lines = _lines(leases)
     await tx.lock_keys(lines)
     endings = [(lease, outcome(lease)) for lease in (await tx.lock_leases(leases)).values()]
     freed, released = await _end(tx, endings)

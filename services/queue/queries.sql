@@ -154,20 +154,19 @@ WITH found AS (
     SELECT found.*, row_number() OVER (PARTITION BY lane ORDER BY priority, vt, seq) AS place FROM found
 ), candidate AS (
     SELECT admitted.row, row_number() OVER (ORDER BY priority, vt, seq) AS slot FROM admitted WHERE place <= room
+), seated AS (
+    SELECT row, slot, (SELECT %(turns)s::text::smallint[])[slot] AS session FROM candidate
 )
 UPDATE job
-SET state = 'leased', attempt = attempt + 1, token = gen_random_uuid(),
-    session_id = candidate.session_id
+SET state = 'leased', attempt = attempt + 1, token = gen_random_uuid(), session_id = seated.session_id
 FROM (
-    SELECT candidate.row, worker_session.id AS session_id
-    FROM candidate
-    JOIN worker_session
-        ON worker_session.id = (%(session_ids)s::uuid[])[(SELECT %(turns)s::text::smallint[])[candidate.slot]]
-) AS candidate
-WHERE job.ctid = candidate.row
-RETURNING job.tenant_id, job.id, job.kind, job.key, job.state, job.priority, job.attempt, job.max_attempts, job.payload,
-    job.idempotency_key, job.run_time, job.create_time, job.trace_parent, job.last_error, job.session_id,
-    job.token::text, job.seq, job.vt, job.lane, job.deadline, nullif(job.depends_on, '{}') AS depends_on;
+    SELECT seated.row, seated.slot, seated.session, worker_session.id AS session_id
+    FROM seated JOIN worker_session ON worker_session.id = (%(session_ids)s::uuid[])[seated.session]
+) AS seated
+WHERE job.ctid = seated.row
+RETURNING seated.slot::integer, seated.session, job.tenant_id::text, job.id::text, job.kind, job.key, job.token::text,
+    job.attempt, job.max_attempts, job.payload, job.idempotency_key, job.trace_parent, job.priority, job.vt, job.lane,
+    CASE WHEN seated.slot = 1 THEN job.run_time END AS waited_since;
 
 -- name: lock_lanes
 -- Let nobody else claim from these lanes until the transaction ends. The lanes come sorted.

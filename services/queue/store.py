@@ -15,14 +15,26 @@ from typing import Any, Self
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 
 from services.kit.errors import ServiceUnavailable
 from services.kit.postgres import Database, Row, Transaction
 from services.kit.queries import load_queries
 from services.queue.heads import Place, Position, Stretch
-from services.queue.job import STATES, EndedJob, Job, JobState, KindStats, Lease, NewJob, Outcome, PlacedJob
-from services.queue.pace import NOBODY, Mark, TenantShare
+from services.queue.job import (
+    STATES,
+    EndedJob,
+    Held,
+    Job,
+    JobState,
+    KindStats,
+    Lease,
+    LeasedJob,
+    NewJob,
+    Outcome,
+    PlacedJob,
+)
+from services.queue.pace import NOBODY, Mark, Stride, TenantShare
 from services.queue.schedule import Schedule
 
 QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
@@ -39,10 +51,17 @@ LineKey = tuple[UUID, str]
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim took, and how far it came in each stretch that it took from."""
+    """What a claim took.
 
-    leased: list[tuple[Job, Lease]]
+    Attributes:
+        leased: The jobs of each session, in their order.
+        reached: How far it came in each stretch that it took from.
+        served: The virtual time up to which jobs of each kind and priority are served.
+    """
+
+    leased: dict[UUID, list[LeasedJob]]
     reached: dict[Stretch, Position]
+    served: dict[Stride, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +73,26 @@ class Completed:
     needed: list[EndedJob] = field(default_factory=list)
 
 
+class QuickTransaction(Transaction):
+    """A transaction that can also read many rows fast."""
+
+    async def tuples(self, name: str, **params: object) -> list[tuple[Any, ...]]:
+        """Run a named query and return its rows as tuples, read in the database's binary form."""
+        async with self._connection.cursor(row_factory=tuple_row, binary=True) as cursor:
+            return await (await cursor.execute(self._queries[name], params)).fetchall()
+
+
 class QueueTransaction:
     """One transaction on the queue's tables."""
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
+
+    @property
+    def _quick(self) -> QuickTransaction:
+        if not isinstance(self._tx, QuickTransaction):
+            raise TypeError("this belongs to a busy loop, which has a line of its own")
+        return self._tx
 
     async def lock_keys(self, keys: Iterable[LineKey]) -> None:
         """Let nobody else change the lines of these keys until the transaction ends."""
@@ -130,7 +164,7 @@ class QueueTransaction:
             sessions: Who gets them.
         """
         numbers = {session: str(number) for number, session in enumerate(dict.fromkeys(sessions), 1)}
-        rows = await self._tx.many(
+        rows = await self._quick.tuples(
             "claim_jobs",
             kinds=[kind for kind, _ in asked],
             lanes=[lane for _, lane in asked],
@@ -140,9 +174,14 @@ class QueueTransaction:
             session_ids=list(numbers),
             turns="{" + ",".join([numbers[session] for session in sessions]) + "}",
         )
-        rows.sort(key=lambda row: (row["priority"], row["vt"], row["seq"]))
-        reached = {(row["kind"], row["lane"]): (row["priority"], row["vt"]) for row in rows}
-        return Claimed([(_job(row), _lease(row)) for row in rows], reached)
+        rows.sort()
+        jobs = list(map(LeasedJob._make, rows))
+        leased: dict[UUID, list[LeasedJob]] = {}
+        names = list(numbers)
+        for job in jobs:
+            leased.setdefault(names[job.session - 1], []).append(job)
+        reached = {(job.kind, job.lane): (job.priority, job.vt) for job in jobs}
+        return Claimed(leased, reached, {(job.kind, job.priority): job.vt for job in jobs})
 
     async def lock_lanes(self, lanes: Collection[int]) -> None:
         """Let nobody else claim from these lanes until the transaction ends."""
@@ -153,13 +192,13 @@ class QueueTransaction:
         rows = await self._tx.many("rooms_in_lanes", lanes=list(lanes))
         return {row["lane"]: row["room"] for row in rows}
 
-    async def lock_leases(self, leases: Collection[Lease]) -> dict[str, Lease]:
+    async def lock_leases(self, leases: Collection[Held]) -> dict[str, Lease]:
         """Those leases that still stand, as they are now, by token. Their jobs are held until the transaction ends."""
         if not leases:
             return {}
         return {row["token"]: _lease(row) for row in await self._tx.many("lock_leases", **_lease_columns(leases))}
 
-    async def complete_leases(self, leases: Collection[Lease]) -> Completed:
+    async def complete_leases(self, leases: Collection[Held]) -> Completed:
         """Move jobs that are done to the ended ones, those of them whose leases still stand."""
         completed = Completed()
         if not leases:
@@ -250,7 +289,7 @@ class QueueTransaction:
         rows = await self._tx.many("requeue_leases", **_ending_columns(endings), delays=delays)
         return _places(row for row in rows if row["state"] == JobState.READY)
 
-    async def settled_before(self, leases: Collection[Lease]) -> set[str]:
+    async def settled_before(self, leases: Collection[Held]) -> set[str]:
         """The tokens of those leases that an earlier commit settled."""
         rows = await self._tx.many("settled_before", **_lease_columns(leases))
         return {row["token"] for row in rows}
@@ -447,13 +486,13 @@ class Line:
     async def transaction(self) -> AsyncIterator[QueueTransaction]:
         """A transaction of several statements."""
         async with self._connected() as connection, connection.transaction():
-            yield QueueTransaction(Transaction(connection, QUERIES))
+            yield QueueTransaction(QuickTransaction(connection, QUERIES))
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[QueueTransaction]:
         """Single statements, each a transaction of its own."""
         async with self._connected() as connection:
-            yield QueueTransaction(Transaction(connection, QUERIES))
+            yield QueueTransaction(QuickTransaction(connection, QUERIES))
 
     async def tell_others(self, instance: str) -> None:
         """Hint to the other Queue processes that there is something to do."""
@@ -615,10 +654,10 @@ def _id_columns(jobs: Collection[tuple[UUID, UUID]]) -> dict[str, list[UUID]]:
     return {"tenant_ids": [tenant_id for tenant_id, _ in jobs], "ids": [job_id for _, job_id in jobs]}
 
 
-def _lease_columns(leases: Collection[Lease]) -> dict[str, list[Any]]:
+def _lease_columns(leases: Collection[Held]) -> dict[str, Any]:
     return {
-        "tenant_ids": [lease.tenant_id for lease in leases],
-        "ids": [lease.id for lease in leases],
+        "tenant_ids": [str(lease.tenant_id) for lease in leases],
+        "ids": [str(lease.id) for lease in leases],
         "tokens": [lease.token for lease in leases],
     }
 

@@ -90,8 +90,8 @@ async def throughput(rig: Rig, jobs: int, credit: int, keys: int = 0) -> float:
         if response.HasField("leases"):
             await complete(call, response.leases.leases)
         elif response.HasField("settled"):
-            settled += len(response.settled.jobs)
-            owed += len(response.settled.jobs)
+            settled += len(response.settled.lease_tokens)
+            owed += len(response.settled.lease_tokens)
             if owed >= max(credit // 4, 1):
                 await grant(call, owed)
                 owed = 0
@@ -139,7 +139,7 @@ async def next_lease(call: Call) -> queue_service_pb2.JobLease:
 
 
 async def complete(call: Call, leases: Iterable[queue_service_pb2.JobLease]) -> None:
-    done = [queue_service_pb2.JobCompletion(job_id=lease.job.job_id, lease_token=lease.lease_token) for lease in leases]
+    done = [lease.lease_token for lease in leases]
     await call.write(queue_service_pb2.WorkRequest(settle=queue_service_pb2.Settlements(completed=done)))
 
 

@@ -85,11 +85,12 @@ async def work_in_process(queue: QueueHandler, jobs: int, credit: int) -> None:
     await queue._dispatcher.open(session)
     queue._dispatcher.grant(session, credit)
     while True:
-        leased = [found for found in await session.next_messages(1.0) if isinstance(found, Leased)]
-        for found in leased:
-            handled.one(int(found.job.payload))
+        messages = await session.next_messages(1.0)
+        leased = [job for found in messages if isinstance(found, Leased) for job in found.jobs]
+        for job in leased:
+            handled.one(int(job.payload))
         if leased:
-            queue._dispatcher.settle(session, [(found.job_id, found.token, None) for found in leased])
+            queue._dispatcher.settle(session, [job.token for job in leased], {})
             queue._dispatcher.grant(session, len(leased))
 
 
@@ -129,7 +130,7 @@ async def claims(queue: QueueHandler, count: int) -> None:
         started = time.perf_counter_ns()
         queue._dispatcher.grant(session, CLAIM)
         while leased < CLAIM:
-            leased += len(await session.next_messages(5.0))
+            leased += sum(len(found.jobs) for found in await session.next_messages(5.0) if isinstance(found, Leased))
         say("CLAIM", time.perf_counter_ns() - started)
 
 

@@ -118,15 +118,10 @@ class Worker:
         await self.say(queue_service_pb2.WorkRequest(drain=queue_service_pb2.WorkerDrain()))
 
     async def complete(self, *leases: queue_service_pb2.JobLease) -> None:
-        await self.settle(
-            completed=[
-                queue_service_pb2.JobCompletion(job_id=lease.job.job_id, lease_token=lease.lease_token)
-                for lease in leases
-            ]
-        )
+        await self.settle(completed=[lease.lease_token for lease in leases])
 
     async def fail(self, lease: queue_service_pb2.JobLease, **fields: Any) -> None:
-        failed = queue_service_pb2.JobFailure(job_id=lease.job.job_id, lease_token=lease.lease_token, **fields)
+        failed = queue_service_pb2.JobFailure(lease_token=lease.lease_token, **fields)
         await self.settle(failed=[failed])
 
     async def settled(self, lease: queue_service_pb2.JobLease) -> None:
@@ -134,7 +129,7 @@ class Worker:
         if not self._settled:
             response = await self.hear()
             assert response.HasField("settled"), response
-            self._settled.extend(job.lease_token for job in response.settled.jobs)
+            self._settled.extend(response.settled.lease_tokens)
         assert self._settled.popleft() == lease.lease_token
 
     def cut(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 
 from services.kit.errors import DomainError, ServiceUnavailable
 from services.kit.ids import new_id
@@ -68,12 +68,24 @@ async def session(store: Store, instance: str = "here") -> uuid.UUID:
     return made
 
 
-async def claim(store: Store, workers: Sequence[uuid.UUID]) -> list[tuple[Job, Lease]]:
-    return await operations.claim(store, Pace(), Heads(), ["test"], workers)
+async def claim(
+    store: Store,
+    workers: Sequence[uuid.UUID],
+    *,
+    pace: Pace | None = None,
+    heads: Heads | None = None,
+    kinds: Sequence[str] = ("test",),
+) -> list[Lease]:
+    leased = await operations.claim(store, pace or Pace(), heads or Heads(), kinds, workers)
+    return [
+        Lease(uuid.UUID(job.tenant_id), uuid.UUID(job.id), job.key, job.token, worker, job.attempt, job.max_attempts)
+        for worker, jobs in leased.items()
+        for job in jobs
+    ]
 
 
 async def take(store: Store, worker: uuid.UUID, count: int = 1) -> list[Lease]:
-    return [lease for _, lease in await claim(store, [worker] * count)]
+    return await claim(store, [worker] * count)
 
 
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:
@@ -219,22 +231,20 @@ class Turmoil:
             taken = await claim(store, [worker] * 2)
             if not taken and not self._enqueueing and not rows(self._url, "SELECT FROM job LIMIT 1"):
                 return
-            keys = {job.key for job, _ in taken}
+            keys = {lease.key for lease in taken}
             assert len(keys) == len(taken)
             assert not keys & self._running, "two of one key at once"
             self._running |= keys
             await asyncio.sleep(0.001)
             self._running -= keys
-            for job, lease in taken:
-                worker = await self._settle_somehow(store, worker, job, lease, roll.random())
+            for lease in taken:
+                worker = await self._settle_somehow(store, worker, lease, roll.random())
 
-    async def _settle_somehow(
-        self, store: Store, worker: uuid.UUID, job: Job, lease: Lease, chance: float
-    ) -> uuid.UUID:
+    async def _settle_somehow(self, store: Store, worker: uuid.UUID, lease: Lease, chance: float) -> uuid.UUID:
         if chance < 0.7:
             settled = await operations.settle(store, [Settlement(lease)], [])
             if lease.token in settled.tokens:
-                self.done[job.key].append(job.id)
+                self.done[lease.key].append(lease.id)
         elif chance < 0.9:
             await operations.settle(store, [Settlement(lease, Failure("no", retry_delay=timedelta()))], [])
         else:
@@ -268,10 +278,10 @@ async def claims_of(store: Store, pace: Pace, count: int) -> list[uuid.UUID]:
     worker, heads = await session(store), Heads()
     tenants: list[uuid.UUID] = []
     while len(tenants) < count:
-        leased = await operations.claim(store, pace, heads, ["test"], [worker] * 10)
+        leased = await claim(store, [worker] * 10, pace=pace, heads=heads)
         assert leased
-        tenants += [job.tenant_id for job, _ in leased]
-        await operations.settle(store, [Settlement(lease) for _, lease in leased])
+        tenants += [lease.tenant_id for lease in leased]
+        await operations.settle(store, [Settlement(lease) for lease in leased])
     return tenants
 
 
@@ -319,22 +329,22 @@ async def test_no_tenant_runs_more_at_once_than_it_may_on_any_replica(store: Sto
     await operations.refresh_shares(store, pace)
     other = new_id()
     await operations.enqueue(store, pace, [[new_job(tenant_id=other) for _ in range(40)]])
-    leased: list[tuple[Job, Lease]] = []
+    leased: list[Lease] = []
 
     async def replica() -> None:
         async with Store(url) as own:
             worker = await session(own)
-            leased.extend(await operations.claim(own, pace, Heads(), ["test", "also"], [worker] * 20))
+            leased.extend(await claim(own, [worker] * 20, pace=pace, kinds=("test", "also")))
 
     await asyncio.gather(*(replica() for _ in range(10)))
-    assert len([job for job, _ in leased if job.tenant_id == TENANT]) == 3
-    assert len([job for job, _ in leased if job.tenant_id == other]) == 40
-    (mine, *_) = [lease for job, lease in leased if job.tenant_id == TENANT]
+    assert len([lease for lease in leased if lease.tenant_id == TENANT]) == 3
+    assert len([lease for lease in leased if lease.tenant_id == other]) == 40
+    (mine, *_) = [lease for lease in leased if lease.tenant_id == TENANT]
     await operations.settle(store, [Settlement(mine)])
-    assert len(await operations.claim(store, pace, Heads(), ["test"], [await session(store)] * 20)) == 1
+    assert len(await claim(store, [await session(store)] * 20, pace=pace)) == 1
     await operations.set_share(store, TenantShare(TENANT))
     await operations.refresh_shares(store, pace)
-    assert len(await operations.claim(store, pace, Heads(), ["test"], [await session(store)] * 20)) == 20
+    assert len(await claim(store, [await session(store)] * 20, pace=pace)) == 20
 
 
 async def test_two_replicas_that_complete_what_a_job_needs_release_it_once(url: str, store: Store) -> None:
@@ -588,10 +598,12 @@ def test_the_busy_loops_touch_only_the_jobs_they_name(url: str) -> None:
             "turns": "{" + ",".join(["1"] * 400) + "}",
             "count": 100,
         }
-        leases = [
-            _lease(row) for row in connection.cursor(row_factory=dict_row).execute(QUERIES["claim_jobs"], everything)
-        ]
-        some = leases[:20]
+        claimed = list(connection.cursor(row_factory=tuple_row).execute(QUERIES["claim_jobs"], everything))
+        leases = connection.cursor(row_factory=dict_row).execute(
+            QUERIES["leases_of"], {"session_ids": [worker], "count": 20}
+        )
+        some = [_lease(row) for row in leases]
+        assert len(claimed) == 400
         everything |= _ending_columns([(lease, lease.completed()) for lease in some])
         everything |= {"keys": [lease.key for lease in some], "delays": [timedelta()] * 20}
         for query in BUSY:
@@ -670,8 +682,8 @@ async def test_a_claim_walks_through_no_garbage_while_an_old_transaction_looks(s
             await operations.enqueue(store, pace, [[new_job() for _ in range(1_000)]])
         fresh = blocks_of_claim(connection, worker, FIRST)
         for _ in range(8):
-            leased = await operations.claim(store, pace, heads, ["test"], [worker] * 500)
-            await operations.settle(store, [Settlement(lease) for _, lease in leased])
+            leased = await claim(store, [worker] * 500, pace=pace, heads=heads)
+            await operations.settle(store, [Settlement(lease) for lease in leased])
         (begin,) = heads.begin([("test", 0)])
         assert blocks_of_claim(connection, worker, begin) <= 1.3 * fresh
         assert blocks_of_claim(connection, worker, FIRST) > 5 * fresh, "what the position spares"

@@ -861,15 +861,15 @@ Global___WorkerDrain: _TypeAlias = WorkerDrain  # noqa: Y015
 
 @_typing.final
 class Settlements(_message.Message):
-    """Jobs are done, or failed. As many as there are at once: a message has a price of its own."""
+    """Jobs are done, or failed. As many as there are at once: a message has a price of its own. A lease is named by its token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     COMPLETED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def completed(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobCompletion]:
-        """The jobs that are done."""
+    def completed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tokens of the leases whose jobs are done."""
 
     @_builtins.property
     def failed(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobFailure]:
@@ -878,7 +878,7 @@ class Settlements(_message.Message):
     def __init__(
         self,
         *,
-        completed: _abc.Iterable[Global___JobCompletion] | None = ...,
+        completed: _abc.Iterable[_builtins.str] | None = ...,
         failed: _abc.Iterable[Global___JobFailure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -890,44 +890,15 @@ class Settlements(_message.Message):
 Global___Settlements: _TypeAlias = Settlements  # noqa: Y015
 
 @_typing.final
-class JobCompletion(_message.Message):
-    """A job is done."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_ID_FIELD_NUMBER: _builtins.int
-    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
-    job_id: _builtins.str
-    """The job."""
-    lease_token: _builtins.str
-    """The token of its lease."""
-    def __init__(
-        self,
-        *,
-        job_id: _builtins.str = ...,
-        lease_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "lease_token", b"lease_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JobCompletion: _TypeAlias = JobCompletion  # noqa: Y015
-
-@_typing.final
 class JobFailure(_message.Message):
     """A job failed. It is tried again after a back-off, until its attempts are used up and it is dead."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_ID_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PERMANENT_FIELD_NUMBER: _builtins.int
     RETRY_DELAY_FIELD_NUMBER: _builtins.int
-    job_id: _builtins.str
-    """The job."""
     lease_token: _builtins.str
     """The token of its lease."""
     error: _builtins.str
@@ -941,7 +912,6 @@ class JobFailure(_message.Message):
     def __init__(
         self,
         *,
-        job_id: _builtins.str = ...,
         lease_token: _builtins.str = ...,
         error: _builtins.str = ...,
         permanent: _builtins.bool = ...,
@@ -949,7 +919,7 @@ class JobFailure(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "job_id", b"job_id", "lease_token", b"lease_token", "permanent", b"permanent", "retry_delay", b"retry_delay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "lease_token", b"lease_token", "permanent", b"permanent", "retry_delay", b"retry_delay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1059,27 +1029,57 @@ Global___JobLeases: _TypeAlias = JobLeases  # noqa: Y015
 
 @_typing.final
 class JobLease(_message.Message):
-    """A job to run, leased to this worker."""
+    """A job to run, leased to this worker: what its work needs. The rest of the job is told by `GetJob`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    TRACE_PARENT_FIELD_NUMBER: _builtins.int
     lease_token: _builtins.str
     """The fence token of the lease: random, and new for every lease."""
-    @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """The job. Its `attempt` counts this lease."""
-
+    job_id: _builtins.str
+    """The job."""
+    tenant_id: _builtins.str
+    """The tenant that the work belongs to."""
+    kind: _builtins.str
+    """What kind of work it is."""
+    key: _builtins.str
+    """The line that the job heads. Empty when it stands in none."""
+    payload: _builtins.bytes
+    """What to do, in the words of the kind."""
+    attempt: _builtins.int
+    """How often the job was handed to a worker, this time included."""
+    max_attempts: _builtins.int
+    """How often it may be handed out before it is dead."""
+    idempotency_key: _builtins.str
+    """The idempotency key it was enqueued with."""
+    trace_parent: _builtins.str
+    """The W3C trace context of the call that enqueued it. Empty when there was none."""
     def __init__(
         self,
         *,
-        job: _job_pb2.Job | None = ...,
         lease_token: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        key: _builtins.str = ...,
+        payload: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
+        max_attempts: _builtins.int = ...,
+        idempotency_key: _builtins.str = ...,
+        trace_parent: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "lease_token", b"lease_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "idempotency_key", b"idempotency_key", "job_id", b"job_id", "key", b"key", "kind", b"kind", "lease_token", b"lease_token", "max_attempts", b"max_attempts", "payload", b"payload", "tenant_id", b"tenant_id", "trace_parent", b"trace_parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1091,49 +1091,23 @@ class JobsSettled(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    JOBS_FIELD_NUMBER: _builtins.int
+    LEASE_TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobSettled]:
-        """The jobs with the tokens that they were settled with."""
+    def lease_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tokens of the leases that were settled."""
 
     def __init__(
         self,
         *,
-        jobs: _abc.Iterable[Global___JobSettled] | None = ...,
+        lease_tokens: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_tokens", b"lease_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobsSettled: _TypeAlias = JobsSettled  # noqa: Y015
-
-@_typing.final
-class JobSettled(_message.Message):
-    """A settlement is on disk."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_ID_FIELD_NUMBER: _builtins.int
-    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
-    job_id: _builtins.str
-    """The job."""
-    lease_token: _builtins.str
-    """The token it was settled with."""
-    def __init__(
-        self,
-        *,
-        job_id: _builtins.str = ...,
-        lease_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "lease_token", b"lease_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JobSettled: _TypeAlias = JobSettled  # noqa: Y015
 
 @_typing.final
 class LeaseEnded(_message.Message):
@@ -1141,11 +1115,8 @@ class LeaseEnded(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_ID_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
-    job_id: _builtins.str
-    """The job."""
     lease_token: _builtins.str
     """The token of the lease."""
     cancelled: _builtins.bool
@@ -1153,13 +1124,12 @@ class LeaseEnded(_message.Message):
     def __init__(
         self,
         *,
-        job_id: _builtins.str = ...,
         lease_token: _builtins.str = ...,
         cancelled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "job_id", b"job_id", "lease_token", b"lease_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "lease_token", b"lease_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

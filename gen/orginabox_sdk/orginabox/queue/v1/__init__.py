@@ -18,11 +18,9 @@ __all__ = (
     "GetQueueStatsRequest",
     "GetQueueStatsResponse",
     "Job",
-    "JobCompletion",
     "JobFailure",
     "JobLease",
     "JobLeases",
-    "JobSettled",
     "JobState",
     "JobsSettled",
     "LeaseEnded",
@@ -512,34 +510,9 @@ default_message_pool.register_message("orginabox.queue.v1", "Job", Job)
 
 
 @dataclass(eq=False, repr=False)
-class JobCompletion(betterproto2.Message):
-    """
-    A job is done.
-    """
-
-    job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    The job.
-    """
-
-    lease_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-    """
-    The token of its lease.
-    """
-
-
-default_message_pool.register_message("orginabox.queue.v1", "JobCompletion", JobCompletion)
-
-
-@dataclass(eq=False, repr=False)
 class JobFailure(betterproto2.Message):
     """
     A job failed. It is tried again after a back-off, until its attempts are used up and it is dead.
-    """
-
-    job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    The job.
     """
 
     lease_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -571,17 +544,57 @@ default_message_pool.register_message("orginabox.queue.v1", "JobFailure", JobFai
 @dataclass(eq=False, repr=False)
 class JobLease(betterproto2.Message):
     """
-    A job to run, leased to this worker.
-    """
-
-    job: "Job | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
-    """
-    The job. Its `attempt` counts this lease.
+    A job to run, leased to this worker: what its work needs. The rest of the job is told by `GetJob`.
     """
 
     lease_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
     The fence token of the lease: random, and new for every lease.
+    """
+
+    job_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The job.
+    """
+
+    tenant_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    The tenant that the work belongs to.
+    """
+
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    What kind of work it is.
+    """
+
+    key: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    The line that the job heads. Empty when it stands in none.
+    """
+
+    payload: "bytes" = betterproto2.field(7, betterproto2.TYPE_BYTES)
+    """
+    What to do, in the words of the kind.
+    """
+
+    attempt: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
+    """
+    How often the job was handed to a worker, this time included.
+    """
+
+    max_attempts: "int" = betterproto2.field(9, betterproto2.TYPE_INT32)
+    """
+    How often it may be handed out before it is dead.
+    """
+
+    idempotency_key: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    The idempotency key it was enqueued with.
+    """
+
+    trace_parent: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    The W3C trace context of the call that enqueued it. Empty when there was none.
     """
 
 
@@ -604,34 +617,14 @@ default_message_pool.register_message("orginabox.queue.v1", "JobLeases", JobLeas
 
 
 @dataclass(eq=False, repr=False)
-class JobSettled(betterproto2.Message):
-    """
-    A settlement is on disk.
-    """
-
-    job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    The job.
-    """
-
-    lease_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-    """
-    The token it was settled with.
-    """
-
-
-default_message_pool.register_message("orginabox.queue.v1", "JobSettled", JobSettled)
-
-
-@dataclass(eq=False, repr=False)
 class JobsSettled(betterproto2.Message):
     """
     Settlements are on disk.
     """
 
-    jobs: "list[JobSettled]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    lease_tokens: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
     """
-    The jobs with the tokens that they were settled with.
+    The tokens of the leases that were settled.
     """
 
 
@@ -642,11 +635,6 @@ default_message_pool.register_message("orginabox.queue.v1", "JobsSettled", JobsS
 class LeaseEnded(betterproto2.Message):
     """
     A lease has ended. A worker whose job was cancelled settles it, whichever way, to say that it has stopped.
-    """
-
-    job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    The job.
     """
 
     lease_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1031,12 +1019,12 @@ default_message_pool.register_message("orginabox.queue.v1", "SetTenantShareRespo
 @dataclass(eq=False, repr=False)
 class Settlements(betterproto2.Message):
     """
-    Jobs are done, or failed. As many as there are at once: a message has a price of its own.
+    Jobs are done, or failed. As many as there are at once: a message has a price of its own. A lease is named by its token.
     """
 
-    completed: "list[JobCompletion]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    completed: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
     """
-    The jobs that are done.
+    The tokens of the leases whose jobs are done.
     """
 
     failed: "list[JobFailure]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
