@@ -11,6 +11,7 @@ import grpc
 from orginabox.queue.v1 import queue_service_pb2_grpc
 from pydantic import Field
 
+from services.kit.memory import collect_seldom
 from services.kit.metrics import telling
 from services.kit.migrate import migrate
 from services.kit.server import run, serve
@@ -84,6 +85,7 @@ async def _close_streams(handler: QueueHandler, stop: asyncio.Event) -> None:
 def main() -> None:
     """Run the service."""
     settings = QueueSettings()
+    collect_seldom()
     run("queue", partial(serve_queue, settings), settings.log_level)
 
 

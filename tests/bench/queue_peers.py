@@ -88,7 +88,7 @@ SYSTEMS = (
     System("graphile-worker, 32 jobs", GRAPHILE, 6_000, "plain", GRAPHILE_LEFT),
     System("graphile-worker, tuned", GRAPHILE, 60_000, "tuned", GRAPHILE_LEFT, enqueues=False),
     System("ours, in process", OURS, 100_000, "500", OURS_LEFT, ours=True),
-    System("ours, gRPC, credit 500", OURS, 80_000, "500", OURS_LEFT, served=True, ours=True),
+    System("ours, gRPC, credit 1,000", OURS, 120_000, "1000", OURS_LEFT, served=True, ours=True),
     System("ours, gRPC, credit 32", OURS, 40_000, "32", OURS_LEFT, served=True, enqueues=False, ours=True),
 )
 

@@ -18,6 +18,7 @@ from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc
 from services.kit import telemetry
 from services.kit.channel import connect
 from services.kit.ids import DEFAULT_TENANT
+from services.kit.memory import collect_seldom
 from services.queue.__main__ import running_queue
 from services.queue.handler import QueueHandler
 from services.queue.job import NewJob
@@ -135,4 +136,5 @@ async def claims(queue: QueueHandler, count: int) -> None:
 
 
 if __name__ == "__main__":
+    collect_seldom()  # as the processes of the mesh do
     uvloop.run(main(*sys.argv[1:]))
