@@ -137,6 +137,7 @@ class _Stream:
         credit: How many more jobs the worker can take.
         ending: Nothing comes after what is to be said now.
         told: Set while there is something to say.
+        loop: Runs the jobs. To ask for it is a call of the system, so it is asked for once.
     """
 
     words: deque[queue_service_pb2.WorkRequest] = field(default_factory=deque)
@@ -145,6 +146,7 @@ class _Stream:
     credit: int = 0
     ending: bool = False
     told: asyncio.Event = field(default_factory=asyncio.Event)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     running: dict[str, tuple[Lease, asyncio.Task[None]]] = field(default_factory=dict)
     unsettled: set[str] = field(default_factory=set)
     welcomed: bool = False
@@ -300,7 +302,7 @@ class Consumer:
             # It crossed the decision to stop; another worker can have it at once.
             self._fail(stream, lease, JobFailed("the worker was about to stop", timedelta()))
             return
-        task = asyncio.create_task(self._run(lease))
+        task = stream.loop.create_task(self._run(lease))
         stream.running[lease.token] = (lease, task)
         task.add_done_callback(partial(self._ended, stream, lease))
 
