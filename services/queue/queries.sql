@@ -3,9 +3,9 @@
 -- counted up to 1,000.
 WITH asked AS (
     SELECT * FROM unnest(
-        %(tenant_ids)s::text::uuid[], %(ids)s::text::uuid[], %(kinds)s::text[], %(keys)s::text[],
-        %(priorities)s::text::smallint[], %(max_attempts)s::text::smallint[], %(payloads)b::bytea[], %(idempotency_keys)s::text[], %(digests)b::bytea[],
-        %(trace_parents)s::text[], %(run_times)s::timestamptz[], %(vts)s::text::bigint[],
+        %(tenant_ids)s::text::uuid[], %(ids)s::text::uuid[], %(kinds)b::text[], %(keys)b::text[],
+        %(priorities)s::text::smallint[], %(max_attempts)s::text::smallint[], %(payloads)b::bytea[], %(idempotency_keys)b::text[], %(digests)b::bytea[],
+        %(trace_parents)b::text[], %(run_times)s::timestamptz[], %(vts)s::text::bigint[],
         %(deadlines)s::timestamptz[], %(depend)s::text[]
     ) WITH ORDINALITY AS asked (
         tenant_id, id, kind, key, priority, max_attempts, payload, idempotency_key, digest, trace_parent, run_time, vt,
@@ -557,8 +557,8 @@ RETURNING id;
 DELETE FROM worker_session WHERE id = ANY(%(ids)s::uuid[]);
 
 -- name: close_expired_sessions
--- Forget the sessions that nobody renewed.
-DELETE FROM worker_session WHERE expire_time < clock_timestamp();
+-- Forget the sessions that nobody renewed, but none that is known to live.
+DELETE FROM worker_session WHERE expire_time < clock_timestamp() AND id <> ALL(%(living)s::uuid[]);
 
 -- name: close_sessions_of
 -- Forget the sessions of an earlier life of this Queue process.

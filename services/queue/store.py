@@ -374,9 +374,9 @@ class QueueTransaction:
         if sessions:
             await self._tx.run("close_sessions", ids=list(sessions))
 
-    async def close_expired_sessions(self) -> int:
-        """Forget the sessions that nobody renewed. Returns how many there were."""
-        return await self._tx.run("close_expired_sessions")
+    async def close_expired_sessions(self, living: Collection[UUID]) -> int:
+        """Forget the sessions that nobody renewed and that are not known to live. Returns how many there were."""
+        return await self._tx.run("close_expired_sessions", living=list(living))
 
     async def close_sessions_of(self, instance: str) -> int:
         """Forget the sessions of one Queue process. Returns how many there were."""
@@ -547,12 +547,13 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        # Room for all loops at once: a renewal that waits for a connection is a lease lost.
         self._database = Database(url, SCHEMA, QUERIES, size=16)
         self.enqueueing = Line(url, STEADY_PLANS)
         # A claim that a crash of the database undoes is only made again, so it need not wait for the disk.
         self.claiming = Line(url, f"{STEADY_PLANS} {ROW_BY_ROW} -c synchronous_commit=off")
         self.settling = Line(url, f"{STEADY_PLANS} {ROW_BY_ROW}")
+        # A renewal that waits for callers or for the disk is a lease lost; one that a crash undoes comes again.
+        self.renewing = Line(url, "-c synchronous_commit=off")
         self.telling = Line(url, "-c synchronous_commit=off")
         self.listening = Line(url, "")
 
@@ -561,7 +562,7 @@ class Store:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for line in (self.enqueueing, self.claiming, self.settling, self.telling, self.listening):
+        for line in (self.enqueueing, self.claiming, self.settling, self.renewing, self.telling, self.listening):
             await line.close()
         await self._database.__aexit__()
 

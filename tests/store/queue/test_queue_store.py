@@ -5,7 +5,7 @@ import random
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -458,6 +458,29 @@ async def test_an_expired_session_loses_its_jobs_and_a_renewed_one_does_not(stor
     assert (await operations.get_job(store, TENANT, lost.id)).state is JobState.READY
     assert (await operations.get_job(store, TENANT, kept.id)).state is JobState.LEASED
     assert await operations.renew_sessions(store, [gone, here]) == {here}
+
+
+async def test_a_process_reaps_no_session_whose_stream_it_has(store: Store, url: str) -> None:
+    """It may have been stopped for long itself: then nobody renewed, and nobody is to blame."""
+    await put(store)
+    worker = await session(store)
+    (lease,) = await take(store, worker)
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE queue.worker_session SET expire_time = now() - interval '1 minute'")
+    assert (await operations.reap(store, [worker])).tokens == set()
+    assert await operations.renew_sessions(store, [worker]) == {worker}
+    assert (await operations.settle(store, [Settlement(lease)])).tokens == {lease.token}
+
+
+async def test_a_renewal_waits_for_no_caller_that_has_the_pool(store: Store) -> None:
+    worker = await session(store)
+    async with AsyncExitStack() as busy, asyncio.timeout(5):
+        for _ in range(16):
+            await busy.enter_async_context(store.transaction())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3), store.transaction():
+                pass
+        assert await operations.renew_sessions(store, [worker]) == {worker}
 
 
 async def test_leases_last_fifteen_seconds(store: Store, url: str) -> None:
