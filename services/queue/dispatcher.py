@@ -151,8 +151,14 @@ class Dispatcher:
             while self._may_find_work(kinds) and (slots := _slots(sessions)):
                 seen = self._bell.arrivals
                 with metrics.CLAIM_SECONDS.time():
+                    numbers = {session: number for number, session in enumerate(dict.fromkeys(slots), 1)}
                     leased = await operations.claim(
-                        self._store, self._pace, self._bell.heads, kinds, [session.id for session in slots]
+                        self._store,
+                        self._pace,
+                        self._bell.heads,
+                        kinds,
+                        [session.id for session in numbers],
+                        [numbers[session] for session in slots],
                     )
                 if sum(map(len, leased.values())) < len(slots):
                     self._drained_at[kinds] = seen
@@ -258,6 +264,8 @@ def _weight(item: _Settling | _Closing) -> int:
 def _slots(sessions: Sequence[WorkSession]) -> list[WorkSession]:
     """Who gets the next jobs: those with most credit first, one job each before anybody gets a second."""
     able = sorted((session for session in sessions if session.credit > 0 and not session.closed), key=_credit)
+    if len(able) == 1:
+        return able * min(able[0].credit, MAX_BATCH)
     slots: list[WorkSession] = []
     taken = 0
     while able and len(slots) < MAX_BATCH:

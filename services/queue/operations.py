@@ -271,30 +271,43 @@ async def _found(tx: QueueTransaction, tenant_id: UUID, job_id: UUID) -> Job:
 
 
 async def claim(
-    store: Store, pace: Pace, heads: Heads, kinds: Collection[str], sessions: Sequence[UUID]
+    store: Store, pace: Pace, heads: Heads, kinds: Collection[str], sessions: Sequence[UUID], turns: Sequence[int]
 ) -> dict[UUID, list[LeasedJob]]:
-    """Lease ready jobs, at most one to each session named, and of no tenant more than it may run at once.
+    """Lease ready jobs, at most one for each turn, and of no tenant more than it may run at once.
+
+    Args:
+        store: The queue's tables.
+        pace: Who may run how much, and how far the virtual times have come.
+        heads: Where claims begin.
+        kinds: Which jobs.
+        sessions: Who gets them.
+        turns: Whose each next job is: the number of a session, counted from 1.
 
     Returns:
         The jobs of each session, in the order in which they have to run.
     """
-    rooms = {(kind, 0): len(sessions) for kind in sorted(kinds)}
+    rooms = {(kind, 0): len(turns) for kind in sorted(kinds)}
     if pace.lanes:
         async with store.claiming.transaction() as tx:
             await tx.lock_lanes(pace.lanes)
             for lane, room in (await tx.rooms_in_lanes(pace.lanes)).items():
-                rooms |= {(kind, lane): min(room, len(sessions)) for kind in kinds if room > 0}
-            return await _claim(tx, pace, heads, rooms, sessions)
+                rooms |= {(kind, lane): min(room, len(turns)) for kind in kinds if room > 0}
+            return await _claim(tx, pace, heads, rooms, sessions, turns)
     async with store.claiming.statement() as tx:
-        return await _claim(tx, pace, heads, rooms, sessions)
+        return await _claim(tx, pace, heads, rooms, sessions, turns)
 
 
 async def _claim(
-    tx: QueueTransaction, pace: Pace, heads: Heads, rooms: Mapping[Stretch, int], sessions: Sequence[UUID]
+    tx: QueueTransaction,
+    pace: Pace,
+    heads: Heads,
+    rooms: Mapping[Stretch, int],
+    sessions: Sequence[UUID],
+    turns: Sequence[int],
 ) -> dict[UUID, list[LeasedJob]]:
     begins = heads.begin(rooms)
     asked = {stretch: (room, begin) for (stretch, room), begin in zip(rooms.items(), begins, strict=True)}
-    claimed = await tx.claim(asked, sessions)
+    claimed = await tx.claim(asked, sessions, turns)
     heads.end(claimed.reached)
     pace.served(claimed.served)
     return claimed.leased

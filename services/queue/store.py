@@ -156,14 +156,16 @@ class QueueTransaction:
         )
         return [_job(row) for row in rows]
 
-    async def claim(self, asked: Mapping[Stretch, tuple[int, Position]], sessions: Sequence[UUID]) -> Claimed:
-        """Lease ready jobs, one to each session named, in the order in which they have to run.
+    async def claim(
+        self, asked: Mapping[Stretch, tuple[int, Position]], sessions: Sequence[UUID], turns: Sequence[int]
+    ) -> Claimed:
+        """Lease ready jobs, one for each turn, in the order in which they have to run.
 
         Args:
             asked: From which stretches, how many at most, and from where on.
             sessions: Who gets them.
+            turns: Whose each next job is: the number of a session, counted from 1.
         """
-        numbers = {session: str(number) for number, session in enumerate(dict.fromkeys(sessions), 1)}
         rows = await self._quick.tuples(
             "claim_jobs",
             kinds=[kind for kind, _ in asked],
@@ -171,15 +173,15 @@ class QueueTransaction:
             rooms=[room for room, _ in asked.values()],
             priorities=[position[0] for _, position in asked.values()],
             vts=[position[1] for _, position in asked.values()],
-            session_ids=list(numbers),
-            turns="{" + ",".join([numbers[session] for session in sessions]) + "}",
+            session_ids=list(sessions),
+            turns=_array(turns),
         )
         rows.sort()
         jobs = list(map(LeasedJob._make, rows))
         leased: dict[UUID, list[LeasedJob]] = {}
-        names = list(numbers)
-        for job in jobs:
-            leased.setdefault(names[job.session - 1], []).append(job)
+        for number, session in enumerate(sessions, 1):
+            if mine := [job for job in jobs if job.session == number] if len(sessions) > 1 else jobs:
+                leased[session] = mine
         reached = {(job.kind, job.lane): (job.priority, job.vt) for job in jobs}
         return Claimed(leased, reached, {(job.kind, job.priority): job.vt for job in jobs})
 

@@ -76,7 +76,9 @@ async def claim(
     heads: Heads | None = None,
     kinds: Sequence[str] = ("test",),
 ) -> list[Lease]:
-    leased = await operations.claim(store, pace or Pace(), heads or Heads(), kinds, workers)
+    sessions = list(dict.fromkeys(workers))
+    turns = [sessions.index(worker) + 1 for worker in workers]
+    leased = await operations.claim(store, pace or Pace(), heads or Heads(), kinds, sessions, turns)
     return [
         Lease(uuid.UUID(job.tenant_id), uuid.UUID(job.id), job.key, job.token, worker, job.attempt, job.max_attempts)
         for worker, jobs in leased.items()
