@@ -286,8 +286,8 @@ class Consumer:
                 stream.welcomed = True
                 log().info("work stream open", session_id=response.welcome.worker_session_id)
             case "leases":
-                for lease in response.leases.leases:
-                    self._start(stream, _lease(lease, stream.places))
+                for lease in _leases(response.leases, stream.places):
+                    self._start(stream, lease)
                 stream.note()
             case "settled":
                 stream.unsettled.difference_update(response.settled.lease_tokens)
@@ -379,20 +379,25 @@ class Consumer:
                 log().error("jobs do not stop", count=len(stubborn))
 
 
-def _lease(lease: queue_service_pb2.JobLease, places: _Places) -> Lease:
-    return Lease(
-        job_id=lease.job_id,
-        token=lease.lease_token,
-        tenant_id=lease.tenant_id,
-        kind=lease.kind,
-        key=lease.key,
-        payload=lease.payload,
-        attempt=lease.attempt,
-        max_attempts=lease.max_attempts,
-        idempotency_key=lease.idempotency_key,
-        trace_parent=lease.trace_parent,
-        places=places,
+def _leases(leases: queue_service_pb2.JobLeases, places: _Places) -> Iterator[Lease]:
+    columns = (
+        leases.job_ids,
+        leases.lease_tokens,
+        leases.tenant_ids,
+        leases.kinds,
+        leases.keys,
+        leases.payloads,
+        leases.attempts,
+        leases.max_attempts,
+        leases.idempotency_keys,
+        leases.trace_parents,
     )
+    for job_id, token, tenant_id, kind, key, payload, attempt, most, idempotency_key, trace_parent in zip(
+        *columns, strict=True
+    ):
+        yield Lease(
+            job_id, token, tenant_id, kind, key, payload, attempt, most, idempotency_key, trace_parent, places=places
+        )
 
 
 def _duration(delay: timedelta) -> Duration:

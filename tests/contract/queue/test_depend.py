@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.queue.v1 import job_pb2, queue_service_pb2, schedule_pb2
 
 from services.kit.status import reason_of
-from tests.contract.queue.rig import TENANT, Stub, Worker, becomes, enqueue, queue_at, read
+from tests.contract.queue.rig import TENANT, Stub, Worker, becomes, enqueue, jobs_of, queue_at, read
 
 READY = job_pb2.JOB_STATE_READY
 BLOCKED = job_pb2.JOB_STATE_BLOCKED
@@ -130,8 +130,8 @@ async def test_a_plan_of_many_steps_runs_in_order_with_many_workers(stub: Stub) 
         while True:
             response = await worker.hear(10)
             if response.HasField("leases"):
-                ran.extend(lease.job_id for lease in response.leases.leases)
-                await worker.complete(*response.leases.leases)
+                ran.extend(response.leases.job_ids)
+                await worker.complete(*jobs_of(response))
 
     tasks = [asyncio.create_task(work(worker)) for worker in workers]
     for job_id in layers[-1]:

@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.queue.v1 import job_pb2, queue_service_pb2
 
 from services.kit.status import reason_of
-from tests.contract.queue.rig import TENANT, Stub, Worker, asked, becomes, enqueue, queue_at, read
+from tests.contract.queue.rig import TENANT, JobLease, Stub, Worker, asked, becomes, enqueue, jobs_of, queue_at, read
 
 DONE = job_pb2.JOB_STATE_COMPLETED
 DEAD = job_pb2.JOB_STATE_DEAD
@@ -255,7 +255,7 @@ async def test_a_stale_token_never_settles(stub: Stub) -> None:
     second = await Worker.hello(stub)
     lease = await second.lease()
     for token in (stale.lease_token, str(uuid.uuid4()), "not a token"):
-        await second.complete(queue_service_pb2.JobLease(lease_token=token))
+        await second.complete(JobLease(token))
         ended = (await second.hear()).lease_ended
         assert ended.lease_token == token
         assert not ended.cancelled
@@ -267,7 +267,7 @@ async def test_a_stale_token_never_settles(stub: Stub) -> None:
 async def test_many_leases_and_settlements_share_a_message(stub: Stub) -> None:
     jobs = [await enqueue(stub) for _ in range(50)]
     worker = await Worker.hello(stub, credit=50)
-    heard = (await worker.hear()).leases.leases
+    heard = jobs_of(await worker.hear())
     assert [lease.job_id for lease in heard] == [job.job_id for job in jobs]
     await worker.complete(*heard)
     settled = (await worker.hear()).settled.lease_tokens

@@ -1005,85 +1005,84 @@ Global___WorkerWelcome: _TypeAlias = WorkerWelcome  # noqa: Y015
 
 @_typing.final
 class JobLeases(_message.Message):
-    """Jobs to run, leased to this worker."""
+    """Jobs to run, leased to this worker, in the order in which they should start: what their work needs. The rest of a job is
+    told by `GetJob`. Each field has one value for each job: a message for each would cost more than all else that the queue
+    does to hand it out.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    LEASES_FIELD_NUMBER: _builtins.int
+    LEASE_TOKENS_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    TENANT_IDS_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    PAYLOADS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEYS_FIELD_NUMBER: _builtins.int
+    TRACE_PARENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobLease]:
-        """The leases, in the order in which the jobs should start."""
+    def lease_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The fence tokens of the leases: random, and new for every lease."""
+
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The jobs."""
+
+    @_builtins.property
+    def tenant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tenants that the work belongs to."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What kinds of work they are."""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The lines that the jobs head. Empty for a job that stands in none."""
+
+    @_builtins.property
+    def payloads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What to do, in the words of the kind."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How often the jobs were handed to a worker, this time included."""
+
+    @_builtins.property
+    def max_attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How often they may be handed out before they are dead."""
+
+    @_builtins.property
+    def idempotency_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The idempotency keys they were enqueued with."""
+
+    @_builtins.property
+    def trace_parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The W3C trace contexts of the calls that enqueued them. Empty where there was none."""
 
     def __init__(
         self,
         *,
-        leases: _abc.Iterable[Global___JobLease] | None = ...,
+        lease_tokens: _abc.Iterable[_builtins.str] | None = ...,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        tenant_ids: _abc.Iterable[_builtins.str] | None = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        payloads: _abc.Iterable[_builtins.bytes] | None = ...,
+        attempts: _abc.Iterable[_builtins.int] | None = ...,
+        max_attempts: _abc.Iterable[_builtins.int] | None = ...,
+        idempotency_keys: _abc.Iterable[_builtins.str] | None = ...,
+        trace_parents: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "idempotency_keys", b"idempotency_keys", "job_ids", b"job_ids", "keys", b"keys", "kinds", b"kinds", "lease_tokens", b"lease_tokens", "max_attempts", b"max_attempts", "payloads", b"payloads", "tenant_ids", b"tenant_ids", "trace_parents", b"trace_parents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobLeases: _TypeAlias = JobLeases  # noqa: Y015
-
-@_typing.final
-class JobLease(_message.Message):
-    """A job to run, leased to this worker: what its work needs. The rest of the job is told by `GetJob`."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
-    JOB_ID_FIELD_NUMBER: _builtins.int
-    TENANT_ID_FIELD_NUMBER: _builtins.int
-    KIND_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
-    PAYLOAD_FIELD_NUMBER: _builtins.int
-    ATTEMPT_FIELD_NUMBER: _builtins.int
-    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
-    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
-    TRACE_PARENT_FIELD_NUMBER: _builtins.int
-    lease_token: _builtins.str
-    """The fence token of the lease: random, and new for every lease."""
-    job_id: _builtins.str
-    """The job."""
-    tenant_id: _builtins.str
-    """The tenant that the work belongs to."""
-    kind: _builtins.str
-    """What kind of work it is."""
-    key: _builtins.str
-    """The line that the job heads. Empty when it stands in none."""
-    payload: _builtins.bytes
-    """What to do, in the words of the kind."""
-    attempt: _builtins.int
-    """How often the job was handed to a worker, this time included."""
-    max_attempts: _builtins.int
-    """How often it may be handed out before it is dead."""
-    idempotency_key: _builtins.str
-    """The idempotency key it was enqueued with."""
-    trace_parent: _builtins.str
-    """The W3C trace context of the call that enqueued it. Empty when there was none."""
-    def __init__(
-        self,
-        *,
-        lease_token: _builtins.str = ...,
-        job_id: _builtins.str = ...,
-        tenant_id: _builtins.str = ...,
-        kind: _builtins.str = ...,
-        key: _builtins.str = ...,
-        payload: _builtins.bytes = ...,
-        attempt: _builtins.int = ...,
-        max_attempts: _builtins.int = ...,
-        idempotency_key: _builtins.str = ...,
-        trace_parent: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "idempotency_key", b"idempotency_key", "job_id", b"job_id", "key", b"key", "kind", b"kind", "lease_token", b"lease_token", "max_attempts", b"max_attempts", "payload", b"payload", "tenant_id", b"tenant_id", "trace_parent", b"trace_parent"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JobLease: _TypeAlias = JobLease  # noqa: Y015
 
 @_typing.final
 class JobsSettled(_message.Message):

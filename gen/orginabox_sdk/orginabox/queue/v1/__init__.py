@@ -19,7 +19,6 @@ __all__ = (
     "GetQueueStatsResponse",
     "Job",
     "JobFailure",
-    "JobLease",
     "JobLeases",
     "JobState",
     "JobsSettled",
@@ -542,74 +541,61 @@ default_message_pool.register_message("orginabox.queue.v1", "JobFailure", JobFai
 
 
 @dataclass(eq=False, repr=False)
-class JobLease(betterproto2.Message):
+class JobLeases(betterproto2.Message):
     """
-    A job to run, leased to this worker: what its work needs. The rest of the job is told by `GetJob`.
-    """
-
-    lease_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-    """
-    The fence token of the lease: random, and new for every lease.
+    Jobs to run, leased to this worker, in the order in which they should start: what their work needs. The rest of a job is
+    told by `GetJob`. Each field has one value for each job: a message for each would cost more than all else that the queue
+    does to hand it out.
     """
 
-    job_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    lease_tokens: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
     """
-    The job.
-    """
-
-    tenant_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
-    """
-    The tenant that the work belongs to.
+    The fence tokens of the leases: random, and new for every lease.
     """
 
-    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    job_ids: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
     """
-    What kind of work it is.
-    """
-
-    key: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
-    """
-    The line that the job heads. Empty when it stands in none.
+    The jobs.
     """
 
-    payload: "bytes" = betterproto2.field(7, betterproto2.TYPE_BYTES)
+    tenant_ids: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The tenants that the work belongs to.
+    """
+
+    kinds: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
+    """
+    What kinds of work they are.
+    """
+
+    keys: "list[str]" = betterproto2.field(6, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The lines that the jobs head. Empty for a job that stands in none.
+    """
+
+    payloads: "list[bytes]" = betterproto2.field(7, betterproto2.TYPE_BYTES, repeated=True)
     """
     What to do, in the words of the kind.
     """
 
-    attempt: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
+    attempts: "list[int]" = betterproto2.field(8, betterproto2.TYPE_INT32, repeated=True)
     """
-    How often the job was handed to a worker, this time included.
-    """
-
-    max_attempts: "int" = betterproto2.field(9, betterproto2.TYPE_INT32)
-    """
-    How often it may be handed out before it is dead.
+    How often the jobs were handed to a worker, this time included.
     """
 
-    idempotency_key: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    max_attempts: "list[int]" = betterproto2.field(9, betterproto2.TYPE_INT32, repeated=True)
     """
-    The idempotency key it was enqueued with.
-    """
-
-    trace_parent: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
-    """
-    The W3C trace context of the call that enqueued it. Empty when there was none.
+    How often they may be handed out before they are dead.
     """
 
-
-default_message_pool.register_message("orginabox.queue.v1", "JobLease", JobLease)
-
-
-@dataclass(eq=False, repr=False)
-class JobLeases(betterproto2.Message):
+    idempotency_keys: "list[str]" = betterproto2.field(10, betterproto2.TYPE_STRING, repeated=True)
     """
-    Jobs to run, leased to this worker.
+    The idempotency keys they were enqueued with.
     """
 
-    leases: "list[JobLease]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    trace_parents: "list[str]" = betterproto2.field(11, betterproto2.TYPE_STRING, repeated=True)
     """
-    The leases, in the order in which the jobs should start.
+    The W3C trace contexts of the calls that enqueued them. Empty where there was none.
     """
 
 
