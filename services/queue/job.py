@@ -10,6 +10,8 @@ from uuid import UUID
 from services.kit.errors import DomainError, Kind
 from services.kit.ids import new_id
 
+MAX_BATCH = 500
+"""How many jobs share a commit."""
 DEFAULT_MAX_ATTEMPTS = 5
 MAX_ERROR_CHARACTERS = 4_000
 OVERDUE = "its deadline passed"
