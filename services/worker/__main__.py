@@ -8,6 +8,7 @@ from orginabox.sandbox.v1 import sandbox_service_pb2_grpc
 from orginabox.turn.v1 import turn_log_service_pb2_grpc
 
 from services.kit.channel import connect
+from services.kit.memory import collect_seldom
 from services.kit.server import run, serve
 from services.worker.consumer import Consumer
 from services.worker.consumer import Lease as JobLease
@@ -52,6 +53,7 @@ def _nothing(_: grpc.aio.Server) -> None:
 def main() -> None:
     """Run Worker with the settings of the environment."""
     settings = WorkerSettings()
+    collect_seldom()
     run("worker", partial(serve_worker, settings), settings.log_level)
 
 

@@ -23,7 +23,8 @@ from services.queue.heads import FIRST, Heads, Position
 from services.queue.job import Failure, IdempotencyKeyReused, Job, JobState, Lease, NewJob, PlacedJob
 from services.queue.operations import Settlement
 from services.queue.pace import Pace, TenantShare
-from services.queue.store import QUERIES, ROW_BY_ROW, STEADY_PLANS, Store, _ending_columns, _lease
+from services.queue.store import QUERIES, ROW_BY_ROW, STEADY_PLANS, Store
+from services.queue.store.rows import ending_columns, lease_of
 
 TENANT = new_id()
 
@@ -132,6 +133,21 @@ async def test_callers_at_once_share_commits(store: Store, url: str) -> None:
     ((commits,),) = rows(url, "SELECT count(DISTINCT xmin::text) FROM job")
     assert commits <= 5
     assert rows(url, "SELECT count(*) FROM job WHERE state = 'ready'") == [(7,)]
+
+
+async def test_single_jobs_go_in_by_one_statement_and_others_by_a_transaction(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise AssertionError("a transaction was begun")
+
+    monkeypatch.setattr(store.enqueueing, "transaction", refuse)
+    await put(store)
+    for fields in ({"key": "s"}, {"depends_on": (new_id(),)}):
+        with pytest.raises(AssertionError, match="transaction"):
+            await put(store, **fields)
+    with pytest.raises(AssertionError, match="transaction"):
+        await operations.enqueue(store, Pace(), [[new_job(), new_job()]])
 
 
 async def test_a_bad_job_of_a_batch_does_not_spoil_the_others(store: Store) -> None:
@@ -627,9 +643,9 @@ def test_the_busy_loops_touch_only_the_jobs_they_name(url: str) -> None:
         leases = connection.cursor(row_factory=dict_row).execute(
             QUERIES["leases_of"], {"session_ids": [worker], "count": 20}
         )
-        some = [_lease(row) for row in leases]
+        some = [lease_of(row) for row in leases]
         assert len(claimed) == 400
-        everything |= _ending_columns([(lease, lease.completed()) for lease in some])
+        everything |= ending_columns([(lease, lease.completed()) for lease in some])
         everything |= {"keys": [lease.key for lease in some], "delays": [timedelta()] * 20}
         for query in BUSY:
             everything["states"] = ["ready" if query == "requeue_leases" else "completed"] * 20
