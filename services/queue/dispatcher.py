@@ -145,7 +145,7 @@ class Dispatcher:
     async def _claim_for_all(self) -> None:
         groups: dict[frozenset[str], list[WorkSession]] = defaultdict(list)
         for session in self._sessions.values():
-            if session.credit > 0:
+            if session.room > 0:
                 groups[session.kinds].append(session)
         for kinds, sessions in groups.items():
             while self._may_find_work(kinds) and (slots := _slots(sessions)):
@@ -214,7 +214,10 @@ class Dispatcher:
         closing = [item for item in items if isinstance(item, _Closing)]
         standing = await self._settle_surely([found for item in settling for found in item.settlements], closing)
         for item in settling:
+            full = item.session.room < item.session.credit
             item.session.end_settling([settlement.lease.token for settlement in item.settlements], standing)
+            if full:
+                self._bell.work.set()
         return [None] * len(items)
 
     async def _settle_surely(self, settlements: Sequence[Settlement], closing: Collection[_Closing]) -> Collection[str]:
@@ -263,17 +266,17 @@ def _weight(item: _Settling | _Closing) -> int:
 
 def _slots(sessions: Sequence[WorkSession]) -> list[WorkSession]:
     """Who gets the next jobs: those with most credit first, one job each before anybody gets a second."""
-    able = sorted((session for session in sessions if session.credit > 0 and not session.closed), key=_credit)
+    able = sorted((session for session in sessions if session.room > 0 and not session.closed), key=_room)
     if len(able) == 1:
-        return able * min(able[0].credit, MAX_BATCH)
+        return able * min(able[0].room, MAX_BATCH)
     slots: list[WorkSession] = []
     taken = 0
     while able and len(slots) < MAX_BATCH:
         taken += 1
         slots += reversed(able)
-        able = [session for session in able if session.credit > taken]
+        able = [session for session in able if session.room > taken]
     return slots[:MAX_BATCH]
 
 
-def _credit(session: WorkSession) -> int:
-    return session.credit
+def _room(session: WorkSession) -> int:
+    return session.room

@@ -10,6 +10,8 @@ from services.kit.ids import new_id
 from services.queue.job import LeasedJob, WorkProtocolBroken
 
 MAX_CREDIT = 10_000
+MAX_HOLDINGS = 10_000
+"""How many leases of a stream may stand at once, those included whose settlement is on its way to the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,14 @@ class WorkSession:
         """The worker can take this many more jobs."""
         if self.draining:
             raise WorkProtocolBroken("a worker that drains takes nothing more")
-        if self.credit + len(self.holdings) + credit > MAX_CREDIT:
-            raise WorkProtocolBroken(f"a stream has at most {MAX_CREDIT} credits and leases at a time")
+        if self.credit + credit > MAX_CREDIT:
+            raise WorkProtocolBroken(f"a stream has at most {MAX_CREDIT} credits at a time")
         self.credit += credit
+
+    @property
+    def room(self) -> int:
+        """How many jobs it is given now at most. A worker that is faster than the disk waits for it."""
+        return min(self.credit, MAX_HOLDINGS - len(self.holdings))
 
     def drain(self) -> None:
         """The worker takes nothing more."""

@@ -7,7 +7,7 @@ import pytest
 from services.kit.ids import new_id
 from services.queue.dispatcher import _slots
 from services.queue.job import LeasedJob, WorkProtocolBroken
-from services.queue.work_session import MAX_CREDIT, Ended, Leased, Message, Settled, WorkSession
+from services.queue.work_session import MAX_CREDIT, MAX_HOLDINGS, Ended, Leased, Message, Settled, WorkSession
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -39,11 +39,24 @@ def test_a_lease_uses_up_credit() -> None:
     assert told(worker) == [Leased([lease])]
 
 
-def test_credit_and_leases_have_a_limit() -> None:
+def test_credit_has_a_limit() -> None:
     worker = session(credit=MAX_CREDIT)
-    handed(worker)
     with pytest.raises(WorkProtocolBroken):
         worker.grant(1)
+
+
+def test_a_worker_that_is_faster_than_the_disk_waits_for_it() -> None:
+    worker = session(credit=MAX_CREDIT)
+    first = handed(worker)
+    worker.deliver([first._replace(token=str(n)) for n in range(MAX_HOLDINGS - 2)])
+    worker.grant(100)
+    assert _slots([worker]) == [worker]
+    last = handed(worker)
+    assert _slots([worker]) == []
+    for token in (first.token, last.token):
+        worker.begin_settling(token)
+    worker.end_settling([first.token, last.token], {first.token, last.token})
+    assert _slots([worker]) == [worker, worker]
 
 
 def test_a_settlement_counts_once_and_only_by_its_token() -> None:
