@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from services.kit import telemetry
 from services.kit.gate import Gate
 from services.kit.interceptor import CallInterceptor
+from services.kit.memory import collect_seldom
 from services.kit.mesh import MeshIdentity, serve_as
 from services.kit.policy import require_policies
 from services.kit.user_token import hand_over
@@ -93,6 +94,7 @@ def run(service: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
         level: The least level of logs to write.
     """
     telemetry.configure(service, level)
+    collect_seldom()
 
     async def supervised() -> None:
         stop = asyncio.Event()
