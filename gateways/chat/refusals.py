@@ -45,6 +45,8 @@ REMEDIES = {
     "MODEL_NOT_FOUND": "See which there are: oiab runtime status",
     "RUNTIME_NOT_APPLIED": "Apply it: oiab runtime apply",
     "KEYRING_MISMATCH": "Give the providers their keys again: oiab provider update NAME --key",
+    "KEYRING_UNAVAILABLE": "See how it stands: oiab keyring status",
+    "KEYRING_DENIED": "See how it stands: oiab keyring status",
     "SANDBOX_ISOLATION_UNAVAILABLE": "See what this machine lacks: oiab doctor",
     "SANDBOX_START_FAILED": "See why: oiab logs sandbox",
     "SERVICE_UNAVAILABLE": "See which part: oiab status",

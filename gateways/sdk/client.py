@@ -16,6 +16,7 @@ from orginabox_sdk.orginabox.api.v1 import (
     GetTurnRequest,
     HealthServiceStub,
     JobServiceStub,
+    KeyringServiceStub,
     PromptRequest,
     PromptResponse,
     ProviderServiceStub,
@@ -40,8 +41,8 @@ _LATE_PAUSE = 0.2
 class Client:
     """A client of the box. Make it where an event loop runs, and close it: `async with` does.
 
-    `sessions`, `turns`, `providers`, `jobs`, `audit` and `health` are the stubs of the contract. Each call takes its
-    request message, and `timeout`, `deadline` and `metadata`.
+    `sessions`, `turns`, `providers`, `jobs`, `keyring`, `audit` and `health` are the stubs of the contract. Each call
+    takes its request message, and `timeout`, `deadline` and `metadata`.
 
     Args:
         target: Where the box is, such as `http://127.0.0.1:8787`.
@@ -83,6 +84,7 @@ class Client:
         self.turns = TurnServiceStub(stub_channel)
         self.providers = ProviderServiceStub(stub_channel)
         self.jobs = JobServiceStub(stub_channel)
+        self.keyring = KeyringServiceStub(stub_channel)
         self.audit = AuditServiceStub(stub_channel)
         self.health = HealthServiceStub(stub_channel)
 

@@ -9,12 +9,14 @@ from orginabox.api.v1 import (
     audit_service_pb2_grpc,
     health_service_pb2_grpc,
     job_service_pb2_grpc,
+    keyring_service_pb2_grpc,
     provider_service_pb2_grpc,
     session_service_pb2_grpc,
     turn_service_pb2_grpc,
 )
 from orginabox.audit.v1 import audit_service_pb2_grpc as audit_grpc
 from orginabox.queue.v1 import queue_service_pb2_grpc as queue_grpc
+from orginabox.runtime.v1 import keyring_service_pb2_grpc as room_grpc
 from orginabox.runtime.v1 import runtime_service_pb2_grpc as runtime_grpc
 from orginabox.sandbox.v1 import sandbox_service_pb2_grpc as sandbox_grpc
 from orginabox.turn.v1 import turn_log_service_pb2_grpc
@@ -26,6 +28,7 @@ from services.api.dispatcher import Dispatcher
 from services.api.feed import Feeds
 from services.api.health_handler import HealthHandler
 from services.api.job_handler import JobHandler
+from services.api.keyring_handler import KeyringHandler, RemoteKeyring
 from services.api.log_keeper import LogKeeper
 from services.api.neighbours import Neighbours
 from services.api.provider_handler import ProviderHandler
@@ -54,6 +57,7 @@ SERVICES = (
     "orginabox.api.v1.AuditService",
     "orginabox.api.v1.HealthService",
     "orginabox.api.v1.JobService",
+    "orginabox.api.v1.KeyringService",
     "orginabox.turn.v1.TurnLogService",
     *room.SERVICES,
 )
@@ -85,6 +89,8 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
             audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditHandler(store, audits), server)
             health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthHandler(store), server)
             job_service_pb2_grpc.add_JobServiceServicer_to_server(JobHandler(store, queue), server)
+            keyrings = KeyringHandler([RemoteKeyring(room_grpc.KeyringServiceStub(to_runtime))])
+            keyring_service_pb2_grpc.add_KeyringServiceServicer_to_server(keyrings, server)
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
             identities.register(server)
 

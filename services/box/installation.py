@@ -16,7 +16,7 @@ from services.box.errors import BoxError
 from services.box.home import MARK, Home
 from services.box.probes import UnixConnection, grpc_probe, http_probe
 from services.box.process import Probe, ProcessSpec
-from services.box.roles import Logins
+from services.box.roles import Logins, external_logins
 from services.box.settings import Settings
 from services.box.transport import Certificate, Door, Mesh, check_certificate
 
@@ -183,8 +183,3 @@ async def database(home: Home, settings: Settings, env: Mapping[str, str]) -> tu
     lock = await postgres.lock_data(home.postgres)
     await asyncio.to_thread(server.create)
     return server.logins, server.spec(lock, env)
-
-
-def external_logins(home: Home, url: str) -> Logins:
-    """How the services sign in to a database of somebody else's. The same for ever, for an administrator may set it."""
-    return Logins(url, home.secret("postgres_roles"))

@@ -9,7 +9,7 @@ from services.kit.interceptor import Context
 def origin_of(metadata: Mapping[str, str]) -> Origin:
     """From where a call comes.
 
-    The address is the last of `x-forwarded-for`, the one that the edge has added: the client said what is before it.
+    The address is `x-forwarded-for` as the edge sets it. Should a client's words ever stand in it, they are not the last.
     """
     return Origin(
         channel=metadata.get("x-oiab-channel", "rest" if "x-envoy-original-path" in metadata else "grpc")[:32],

@@ -20,7 +20,7 @@ from services.worker.consumer import Consumer, Lease
 from tests.chaos.account import Account
 from tests.chaos.calls import PATIENCE_SECONDS, QueueAt, until_answered
 from tests.chaos.clock import wrong_clock
-from tests.contract.queue.rig import Worker, asked, read
+from tests.contract.queue.rig import JobLease, Worker, asked, read
 from tests.e2e.mesh import ROOT
 
 PASSING = (grpc.aio.AioRpcError, asyncio.InvalidStateError, AssertionError, TimeoutError)
@@ -137,7 +137,7 @@ async def main(home: str, address: str, kind: str) -> None:
     async with QueueAt(Path(home), address).connect("worker") as channel:
         stub = queue_service_pb2_grpc.QueueServiceStub(channel)
         worker, lease = await _taken(stub, kind)
-        print(f"{time.time():.0f} {lease.job.job_id}", flush=True)
+        print(f"{time.time():.0f} {lease.job_id}", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         while True:
             with suppress(*PASSING):
@@ -149,7 +149,7 @@ async def main(home: str, address: str, kind: str) -> None:
                 worker = await Worker.hello(stub, credit=0, kinds=(kind,))
 
 
-async def _taken(stub: queue_service_pb2_grpc.QueueServiceStub, kind: str) -> tuple[Worker, queue_service_pb2.JobLease]:
+async def _taken(stub: queue_service_pb2_grpc.QueueServiceStub, kind: str) -> tuple[Worker, JobLease]:
     while True:
         with suppress(*PASSING):
             worker = await Worker.hello(stub, kinds=(kind,))

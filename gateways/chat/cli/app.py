@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gateways.chat.cli import asking, audit, jobs, provider, queue, runtime, session
+from gateways.chat.cli import asking, audit, jobs, keyring, provider, queue, runtime, session
 
 HELP = """
 Org in a Box: an AI agent for every employee, sandboxed, durable and on record, on one box you own.
@@ -47,6 +47,7 @@ def build() -> typer.Typer:
     app.add_typer(runtime.app, name="runtime")
     app.add_typer(jobs.app, name="jobs")
     app.add_typer(queue.app, name="queue")
+    app.add_typer(keyring.app, name="keyring")
     app.add_typer(audit.app, name="audit")
     return app
 
