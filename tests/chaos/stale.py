@@ -14,7 +14,7 @@ from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 
 import grpc
-from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
+from orginabox.queue.v1 import job_pb2, queue_service_pb2_grpc
 
 from services.worker.consumer import Consumer, Lease
 from tests.chaos.account import Account
