@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -96,13 +96,13 @@ def as_settings(url: str, schema: str) -> dict[str, str]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[TestServer]:
+def postgres_server(flags: Sequence[str] = FAST) -> Iterator[TestServer]:
     """Run a server of the embedded PostgreSQL in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="oiab-pg-") as folder:
         data = Path(folder, "data")
         _quiet(*own_namespace(), str(binary("initdb")), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync")
         server = subprocess.Popen(
-            (*own_namespace(), str(binary("postgres")), "-D", str(data), "-k", folder, "-h", "", *FAST),
+            (*own_namespace(), str(binary("postgres")), "-D", str(data), "-k", folder, "-h", "", *flags),
             stderr=subprocess.DEVNULL,
             env=os.environ | {"LC_ALL": "C.UTF-8"},
         )

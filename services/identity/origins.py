@@ -9,7 +9,7 @@ from services.kit.interceptor import Context
 def origin_of(metadata: Mapping[str, str]) -> Origin:
     """From where a call comes.
 
-    The address is `x-forwarded-for` as the edge sets it. Should words of a client ever stand in it, they are not last.
+    The address is `x-forwarded-for` as the edge sets it. Should a client's words ever stand in it, they come first.
     """
     return Origin(
         channel=metadata.get("x-oiab-channel", "rest" if "x-envoy-original-path" in metadata else "grpc")[:32],
