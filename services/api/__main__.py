@@ -43,7 +43,6 @@ from services.identity.settings import IdentitySettings
 from services.kit.channel import connect
 from services.kit.courier import AuditCourier
 from services.kit.gate import Gate
-from services.kit.keyring import Keyring
 from services.kit.metrics import telling
 from services.kit.postgres import Database
 from services.kit.server import run, serve
@@ -66,14 +65,13 @@ SERVICES = (
 async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: IdentitySettings | None = None) -> None:
     """Put Api together, with identity in its process, and serve it until told to stop."""
     identity, people = settings.identity("api"), people or IdentitySettings.of(settings)
-    keyring = Keyring.open(people.keyring_file())
     async with (
         Database(settings.database_urls(), "api", QUERIES, size=16) as database,
         connect(settings.address("queue"), to="queue", identity=identity) as to_queue,
         connect(settings.address("sandbox"), to="sandbox", identity=identity) as to_sandbox,
         connect(settings.address("runtime"), to="runtime", identity=identity) as to_runtime,
         connect(settings.address("audit"), to="audit", identity=identity) as to_audit,
-        room.opened(people, keyring, settings.key(), audit_grpc.AuditServiceStub(to_audit)) as identities,
+        room.opened(people, settings.key(), audit_grpc.AuditServiceStub(to_audit)) as identities,
     ):
         neighbours = Neighbours(settings.database_url)
         store, feeds = Store(database), Feeds(neighbours)
@@ -89,7 +87,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
             audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditHandler(store, audits), server)
             health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthHandler(store), server)
             job_service_pb2_grpc.add_JobServiceServicer_to_server(JobHandler(store, queue), server)
-            keyrings = KeyringHandler([RemoteKeyring(room_grpc.KeyringServiceStub(to_runtime))])
+            keyrings = KeyringHandler([RemoteKeyring(room_grpc.KeyringServiceStub(to_runtime)), identities.keyrings])
             keyring_service_pb2_grpc.add_KeyringServiceServicer_to_server(keyrings, server)
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
             identities.register(server)

@@ -8,6 +8,8 @@ from pathlib import Path
 from services.identity.news import News
 from services.identity.sign_in_store import SignInStore
 from services.kit import outbox
+from services.kit.keyring import data_key
+from services.kit.keyring.secret_table import SecretTable
 from services.kit.outbox import Who, record
 from services.kit.postgres import Database, Transaction
 from services.kit.queries import load_queries
@@ -16,8 +18,19 @@ SCHEMA = "identity"
 QUERIES = (
     load_queries(Path(__file__).with_name("queries.sql"))
     | load_queries(Path(__file__).with_name("sign_in_queries.sql"))
+    | load_queries(Path(__file__).with_name("keyring_queries.sql"))
+    | data_key.QUERIES
     | outbox.QUERIES
 )
+SECRETS = (
+    SecretTable(
+        stale="stale_provider_secrets",
+        save="reseal_provider_secret",
+        count="count_provider_secrets",
+        originals="original_provider_secrets",
+    ),
+)
+"""Where sealed secrets are. Each is sealed for the record `identity_provider:<tenant>:<identity provider>`."""
 
 
 class Store:

@@ -4,10 +4,9 @@ A master key, in one of several places, wraps data keys, one active for each ten
 bound to its record. A room opens its keyring with `open_keyring`, and operates it by `KeyringAdmin`.
 """
 
-from services.kit.keyring.before import Keyring
 from services.kit.keyring.data_key import INSTALLATION
 from services.kit.keyring.errors import KeyringDenied, KeyringMismatch, KeyringUnavailable, KeyringUnusable
-from services.kit.keyring.keyring import DerivedKey
+from services.kit.keyring.keyring import DerivedKey, Keyring
 
 __all__ = [
     "INSTALLATION",

@@ -83,7 +83,7 @@ class KeyringAdmin:
         keyring: The keyring.
         database: Where the secrets and the audit outbox of the room are.
         tables: Which tables hold sealed secrets.
-        grace: How long a retired key that seals nothing is kept, for what was derived from it.
+        grace: How long a retired key of the installation is kept, for what was derived from it.
         recorded: Set whenever an audit record has been committed.
     """
 
@@ -164,7 +164,7 @@ class KeyringAdmin:
 
     async def sweep(self, owner: UUID) -> int:
         """Destroy the keys of an owner that were retired long enough ago and seal nothing."""
-        until = self._now() - self._grace
+        until = self._now() - (self._grace if owner == INSTALLATION else timedelta(0))
         over = [
             key
             for key in await self._keys.of(owner)
