@@ -42,6 +42,7 @@ from services.identity import room
 from services.identity.settings import IdentitySettings
 from services.kit.channel import connect
 from services.kit.courier import AuditCourier
+from services.kit.denials import DenialRecorder
 from services.kit.gate import Gate
 from services.kit.metrics import telling
 from services.kit.postgres import Database
@@ -101,12 +102,15 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
                 asyncio.create_task(neighbours.run(feeds.hear)),
                 asyncio.create_task(LogKeeper(store, timedelta(settings.log_retention_days), mapping.answer_of).run()),
             ]
-        gate = Gate(identities.identify, hand_over)
+            denials = DenialRecorder(database.transaction, store.recorded)
+            background.append(asyncio.create_task(denials.run()))
+        gate = Gate(identities.identify, hand_over, denials)
         with telling(settings.metrics_at("api")):
             await serve(settings.address("api"), SERVICES, register, identity=identity, gate=gate, stop=stop)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await denials.flush(everything=True)
 
 
 def main() -> None:

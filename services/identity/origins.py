@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from services.identity.sign_in import Origin
+from services.kit.gate import address_of, channel_of
 from services.kit.interceptor import Context
 
 
@@ -12,8 +13,8 @@ def origin_of(metadata: Mapping[str, str]) -> Origin:
     The address is `x-forwarded-for` as the edge sets it. Should a client's words ever stand in it, they come first.
     """
     return Origin(
-        channel=metadata.get("x-oiab-channel", "rest" if "x-envoy-original-path" in metadata else "grpc")[:32],
-        ip_address=metadata.get("x-forwarded-for", "").rpartition(",")[2].strip()[:64],
+        channel=channel_of(metadata),
+        ip_address=address_of(metadata),
         user_agent=metadata.get("user-agent", "")[:200],
     )
 

@@ -10,6 +10,8 @@ from orginabox.runtime.v1 import keyring_service_pb2_grpc, runtime_service_pb2_g
 
 from services.kit.channel import connect
 from services.kit.courier import AuditCourier
+from services.kit.denials import DenialRecorder
+from services.kit.gate import Gate
 from services.kit.keyring.admin import KeyringAdmin
 from services.kit.keyring.handler import KeyringHandler
 from services.kit.keyring.keyring import Keyring
@@ -18,6 +20,7 @@ from services.kit.metrics import telling
 from services.kit.postgres import Database
 from services.kit.server import run, serve
 from services.kit.tenancy import as_system
+from services.kit.user_token import hand_over
 from services.runtime import operations
 from services.runtime.bundle import Base
 from services.runtime.clusters import trusted_certificates
@@ -52,13 +55,17 @@ async def serve_runtime(settings: RuntimeSettings, stop: asyncio.Event) -> None:
         admin = KeyringAdmin(keyring, database, SECRETS, recorded=store.recorded)
         await operations.restore(box, store)
         courier = AuditCourier(database.transaction, audit_service_pb2_grpc.AuditServiceStub(to_audit), store.recorded)
+        denials = DenialRecorder(database.transaction, store.recorded)
         with as_system():
-            bringing = asyncio.create_task(courier.run())
+            background = [asyncio.create_task(courier.run()), asyncio.create_task(denials.run())]
+        gate = Gate(hand_over=hand_over, recorder=denials)
         with telling(settings.metrics_at("runtime")):
             register_all = partial(register, box, store, admin)
-            await serve(settings.address("runtime"), SERVICES, register_all, identity=identity, stop=stop)
-        bringing.cancel()
-        await asyncio.gather(bringing, return_exceptions=True)
+            await serve(settings.address("runtime"), SERVICES, register_all, identity=identity, gate=gate, stop=stop)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await denials.flush(everything=True)
 
 
 def installation(settings: RuntimeSettings, keyring: Keyring) -> Installation:
