@@ -1,14 +1,14 @@
 """How a room opens its keyring: the master key has to be the one that its secrets need, or it does not start.
 
-A master key that is not there is made only where nothing was ever sealed. In all other cases somebody has to put the
-right one back, and is told which.
+A master key that is not there is made at the very first start only. After that somebody has to put the right one back,
+and is told which.
 """
 
 from collections.abc import Sequence
 
 from services.kit import telemetry
 from services.kit.errors import DomainError
-from services.kit.keyring.data_key import DataKeys
+from services.kit.keyring.data_key import INSTALLATION, DataKeys
 from services.kit.keyring.errors import KeyringUnusable, MasterKeyMissing
 from services.kit.keyring.file_master import FileMaster
 from services.kit.keyring.keyring import Keyring
@@ -31,7 +31,7 @@ async def open_keyring(
     """
     keys = DataKeys(database)
     needed = await _needed(database, keys, tables)
-    lost = settings.keyring_lost
+    lost = {name.strip() for name in settings.keyring_lost.split(",") if name.strip()}
     master = _master(settings.master_address(), needed, lost)
     previous = open_master(settings.keyring_previous) if settings.keyring_previous else None
     try:
@@ -40,20 +40,25 @@ async def open_keyring(
         at_hand = {name for name in needed for each in masters if await _opens(each, name)}
     except DomainError as error:
         raise KeyringUnusable(f"{settings.master_address()}: {error.message}") from None
-    if lost in at_hand:
-        raise KeyringUnusable(f"the master key {lost} is at hand and not lost; take OIAB_KEYRING_LOST away")
-    if missing := needed.keys() - at_hand - {lost}:
+    if found := lost & at_hand:
+        raise KeyringUnusable(f"the master key {min(found)} is at hand and not lost; take OIAB_KEYRING_LOST away")
+    if missing := needed.keys() - at_hand - lost:
         raise _missing(min(missing), needed, f"OIAB_KEYRING names {await master.key_id()}")
-    if lost and (given_up := await keys.lose(lost)):
-        telemetry.log().warning("data keys were given up", master_key=lost, data_keys=given_up)
-    return Keyring(room, keys, master, previous)
+    for name in lost:
+        if given_up := await keys.lose(name):
+            telemetry.log().warning("data keys were given up", master_key=name, data_keys=given_up)
+    keyring = Keyring(room, keys, master, previous)
+    # From now on the room depends on this master key, whether it has a secret or not: should the file be lost, no room
+    # makes another that the next one would then refuse.
+    await keyring.active(INSTALLATION)
+    return keyring
 
 
-def _master(address: str, needed: dict[str, int], lost: str) -> MasterKey:
+def _master(address: str, needed: dict[str, int], lost: set[str]) -> MasterKey:
     try:
         return open_master(address)
     except MasterKeyMissing as error:
-        if missing := needed.keys() - {lost}:
+        if missing := needed.keys() - lost:
             raise _missing(min(missing), needed, str(error)) from None
         path = file_of(address)
         assert path is not None  # noqa: S101 - only a file can be missing

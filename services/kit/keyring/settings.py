@@ -19,8 +19,8 @@ class KeyringSettings(MeshSettings):
     )
     keyring_lost: str = Field(
         default="",
-        description="The name of a master key that is lost for good, as the refusal to start says it. What is sealed "
-        "under it is given up.",
+        description="The names of master keys that are lost for good, as the refusal to start says them, with commas "
+        "between. What is sealed under them is given up.",
     )
 
     def master_address(self) -> str:
