@@ -71,7 +71,11 @@ class Stale:
     async def run(self, minutes: int, *, at_once: bool) -> None:
         """Do it once. The queue hears at once that the worker is gone, or has to find out."""
         kind = f"chaos-stale-{uuid.uuid4().hex[:8]}"
-        async with self.queue_at.connect("api") as channel, self._worker(kind, minutes) as worker:
+        async with (
+            self.queue_at.connect("api") as channel,
+            self.queue_at.connect("worker") as to_work,
+            self._worker(kind, minutes) as worker,
+        ):
             stub = queue_service_pb2_grpc.QueueServiceStub(channel)
             request = asked(kind=kind, max_attempts=100)
             job_id = (await until_answered(self.account.ledger, stub.EnqueueJob, request)).job.job_id
@@ -82,7 +86,7 @@ class Stale:
             if at_once:
                 self.cut()
             heir = Heir()
-            async with heir.at_work(channel, kind):
+            async with heir.at_work(to_work, kind):
                 try:
                     async with asyncio.timeout(PATIENCE_SECONDS):
                         await heir.taken.wait()
