@@ -7,14 +7,17 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import grpc
 import pytest
-from orginabox.api.v1 import auth_service_pb2, auth_service_pb2_grpc
+from orginabox.api.v1 import auth_service_pb2
 
 from gateways.sdk import CredentialsFile, SharedSignIn, SignedIn, Unauthenticated
 from services.identity.auth_handler import AuthHandler
+from services.kit.errors import DomainError
+from services.kit.status import abort, refusal_to_status
 from tests.contract.identity.rig import Rig, bearer
 
 PROGRAM = """
@@ -28,33 +31,28 @@ print(asyncio.run(SharedSignIn(CredentialsFile(Path(sys.argv[1])), sys.argv[2])(
 @asynccontextmanager
 async def door(rig: Rig, folder: Path) -> AsyncIterator[str]:
     """The room at an address that a client of the SDK can call."""
-    server = grpc.aio.server()
     handler = AuthHandler(rig.room.desk, "", operator_key=False)
-    auth_service_pb2_grpc.add_AuthServiceServicer_to_server(_Plain(handler), server)
+
+    async def refresh(request: auth_service_pb2.RefreshTokensRequest, context: Any) -> Any:
+        try:
+            return await handler.RefreshTokens(request, context)
+        except DomainError as refusal:
+            await abort(context, refusal_to_status(refusal))
+
+    method = grpc.unary_unary_rpc_method_handler(
+        refresh,
+        request_deserializer=auth_service_pb2.RefreshTokensRequest.FromString,
+        response_serializer=auth_service_pb2.RefreshTokensResponse.SerializeToString,
+    )
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("orginabox.api.v1.AuthService", {"RefreshTokens": method}),)
+    )
     address = f"unix://{folder / 's.sock'}"
     server.add_insecure_port(address)
     await server.start()
     yield address
     await server.stop(0)
-
-
-class _Plain(auth_service_pb2_grpc.AuthServiceServicer):
-    """The handler, without what stands in front of it."""
-
-    def __init__(self, handler: AuthHandler) -> None:
-        self._handler = handler
-
-    async def RefreshTokens(
-        self, request: auth_service_pb2.RefreshTokensRequest, context: grpc.aio.ServicerContext[object, object]
-    ) -> auth_service_pb2.RefreshTokensResponse:
-        from services.kit.errors import DomainError
-        from services.kit.status import abort, refusal_to_status
-
-        try:
-            return await self._handler.RefreshTokens(request, context)
-        except DomainError as refusal:
-            await abort(context, refusal_to_status(refusal))
-            raise
 
 
 def kept(pair: auth_service_pb2.TokenPair, *, ends: timedelta = timedelta()) -> SignedIn:

@@ -4,6 +4,7 @@ import json
 import stat
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import httpx
@@ -55,7 +56,7 @@ def test_a_user_signs_in_by_rest_and_is_known_by_grpc(people: Box) -> None:
         refused = client.get("/v1/admin/users")
         assert (refused.status_code, reason(refused)) == (403, "PERMISSION_DENIED")
     with grpc.insecure_channel(f"127.0.0.1:{people.port}") as channel:
-        stub = auth_service_pb2_grpc.AuthServiceStub(channel)
+        stub: Any = auth_service_pb2_grpc.AuthServiceStub(channel)  # type: ignore[arg-type]  # it takes either kind
         metadata = (("authorization", f"Bearer {tokens['accessToken']}"),)
         assert stub.GetMe(auth_service_pb2.GetMeRequest(), metadata=metadata).user.handle == "ada"
         renewed = stub.RefreshTokens(auth_service_pb2.RefreshTokensRequest(refresh_token=tokens["refreshToken"]))
