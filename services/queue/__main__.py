@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import grpc
+from orginabox.audit.v1 import audit_service_pb2_grpc
 from orginabox.queue.v1 import queue_service_pb2_grpc
 from pydantic import Field
 
+from services.kit.channel import connect
+from services.kit.courier import AuditCourier
 from services.kit.metrics import telling
 from services.kit.server import run, serve
 from services.kit.settings import MeshSettings
@@ -39,8 +42,10 @@ class QueueSettings(MeshSettings):
 
 
 @asynccontextmanager
-async def running_queue(url: str, instance: str) -> AsyncIterator[QueueHandler]:
-    """The queue with its loops, without a server around it."""
+async def running_queue(
+    url: str, instance: str, audits: audit_service_pb2_grpc.AuditServiceStub | None = None
+) -> AsyncIterator[QueueHandler]:
+    """The queue with its loops, without a server around it. Without Audit its records wait."""
     async with Store(url) as store:
         bell = Bell()
         pace = Pace()
@@ -48,7 +53,10 @@ async def running_queue(url: str, instance: str) -> AsyncIterator[QueueHandler]:
         dispatcher = Dispatcher(store, bell, pace, instance)
         housekeeping = Housekeeping(store, bell, pace, enqueuer, dispatcher, instance)
         await housekeeping.begin()
-        loops = asyncio.gather(enqueuer.run(), dispatcher.run(), housekeeping.run())
+        couriers = [AuditCourier(store.outbox, audits, store.recorded)] if audits else []
+        loops = asyncio.gather(
+            enqueuer.run(), dispatcher.run(), housekeeping.run(), *(courier.run() for courier in couriers)
+        )
         handler = QueueHandler(store, bell, pace, enqueuer, dispatcher)
         try:
             yield handler
@@ -61,7 +69,11 @@ async def running_queue(url: str, instance: str) -> AsyncIterator[QueueHandler]:
 async def serve_queue(settings: QueueSettings, stop: asyncio.Event) -> None:
     """Run the queue until told to stop."""
     identity = settings.identity("queue")
-    async with running_queue(settings.database_system_url or settings.database_url, settings.instance()) as handler:
+    database = settings.database_system_url or settings.database_url
+    async with (
+        connect(settings.address("audit"), to="audit", identity=identity) as to_audit,
+        running_queue(database, settings.instance(), audit_service_pb2_grpc.AuditServiceStub(to_audit)) as handler,
+    ):
 
         def register(server: grpc.aio.Server) -> None:
             queue_service_pb2_grpc.add_QueueServiceServicer_to_server(handler, server)

@@ -11,6 +11,8 @@ async def set_share(store: Store, share: TenantShare) -> None:
     async with store.transaction() as tx:
         await tx.put_share(share.tenant_id, share.weight, share.max_in_flight)
         await tx.move_to_lanes()
+        told = {"weight": share.weight, "max_in_flight": share.max_in_flight}
+        await tx.record("admin.queue_share", "queue", tenant_id=share.tenant_id, **told)
 
 
 async def refresh_shares(store: Store, pace: Pace) -> int:

@@ -13,13 +13,15 @@ from typing import Self
 import psycopg
 from psycopg.rows import dict_row
 
+from services.kit import outbox
+from services.kit.courier import Transactions
 from services.kit.errors import ServiceUnavailable
 from services.kit.postgres import Database, Row
 from services.kit.queries import load_queries
 from services.queue.store.rows import QuickTransaction
 from services.queue.store.transaction import QueueTransaction
 
-QUERIES = load_queries(Path(__file__).parents[1] / "queries.sql")
+QUERIES = load_queries(Path(__file__).parents[1] / "queries.sql") | outbox.QUERIES
 SCHEMA = "queue"
 CHANNEL = "queue"
 
@@ -105,10 +107,14 @@ class Store:
 
     Args:
         url: The address of the database in libpq's form.
+
+    Attributes:
+        recorded: Set whenever an audit record has been committed.
     """
 
     def __init__(self, url: str) -> None:
         self._database = Database(url, SCHEMA, QUERIES, size=16)
+        self.recorded = asyncio.Event()
         self.enqueueing = Line(url, STEADY_PLANS)
         # A claim that a crash of the database undoes is only made again, so it need not wait for the disk.
         self.claiming = Line(url, f"{STEADY_PLANS} {ROW_BY_ROW} -c synchronous_commit=off")
@@ -131,4 +137,12 @@ class Store:
     async def transaction(self) -> AsyncIterator[QueueTransaction]:
         """A transaction on a connection of the pool."""
         async with self._database.transaction() as tx:
-            yield QueueTransaction(tx)
+            transaction = QueueTransaction(tx)
+            yield transaction
+        if transaction.recorded:
+            self.recorded.set()
+
+    @property
+    def outbox(self) -> Transactions:
+        """Where the courier of audit records gets its transactions."""
+        return self._database.transaction
