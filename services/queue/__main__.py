@@ -73,7 +73,9 @@ async def serve_queue(settings: QueueSettings, stop: asyncio.Event) -> None:
     identity = settings.identity("queue")
     async with (
         connect(settings.address("audit"), to="audit", identity=identity) as to_audit,
-        running_queue(settings.database_urls(), settings.instance(), audit_service_pb2_grpc.AuditServiceStub(to_audit)) as handler,
+        running_queue(
+            settings.database_urls(), settings.instance(), audit_service_pb2_grpc.AuditServiceStub(to_audit)
+        ) as handler,
     ):
 
         def register(server: grpc.aio.Server) -> None:

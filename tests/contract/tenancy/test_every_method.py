@@ -131,6 +131,7 @@ SAID: dict[str, dict[str, Any]] = {
 
 RESTLESS = (
     *("audit_outbox", "outbox", "attempt", "sign_in", "api_token", "head", "record", "body", "checkpoint"),
+    "pace",
     "device_sign_in",  # a device that nobody has approved yet counts as the first tenant's
 )
 """Tables of which rows change by themselves, or by a tenant's own reading."""

@@ -13,7 +13,7 @@ from services.box.roles import Logins, RolesRefused, migrations, password_of, sc
 from services.kit.migrate import RolesMissing, migrate
 from tests.postgres import TestServer, as_owner, as_service, postgres_server
 
-BEFORE = {"api": "0007", "audit": "0003", "runtime": "0003", "sandbox": "0003", "queue": "0004"}
+BEFORE = {"api": "0007", "audit": "0003", "runtime": "0003", "sandbox": "0003", "queue": "0005"}
 """The first file of each schema that an earlier version did not have."""
 
 
