@@ -40,12 +40,6 @@ class TestServer:
         """The address of a database for its administrator, who is above all policies."""
         return f"postgresql://postgres@/{database}?host={quote(str(self._folder))}"
 
-    def make_roles(self) -> None:
-        """Make the roles that an installation has: the owner of the tables, and the logins of the services."""
-        schemas = {*migrations(), SPARE_SCHEMA}
-        for role in (OWNER, *(role for schema in sorted(schemas) for role in service_roles(schema).both)):
-            self._administer(f"CREATE ROLE {role} LOGIN")
-
     def database(self, *rooms: str) -> str:
         """The address of a new database with the schemas of the rooms, for its administrator."""
         if rooms not in self._templates:
@@ -71,6 +65,20 @@ class TestServer:
     def _administer(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+def make_roles(url: str) -> None:
+    """Make the roles that an installation has on a server: the owner of the tables, and the logins of the services."""
+    schemas = sorted({*migrations(), SPARE_SCHEMA})
+    with psycopg.connect(url, autocommit=True) as administrator:
+        there = {name for (name,) in administrator.execute("SELECT rolname FROM pg_roles")}
+        for role in {OWNER, *(role for schema in schemas for role in service_roles(schema).both)} - there:
+            administrator.execute(f"CREATE ROLE {role} LOGIN".encode())
+
+
+def as_environment(url: str, schema: str) -> dict[str, str]:
+    """The same in the environment of a process of the service."""
+    return {f"OIAB_{name.upper()}": value for name, value in as_settings(url, schema).items()}
 
 
 def as_administrator(url: str) -> str:
@@ -109,7 +117,7 @@ def postgres_server(flags: Sequence[str] = FAST) -> Iterator[TestServer]:
         try:
             made = TestServer(Path(folder))
             _wait_until_ready(made)
-            made.make_roles()
+            make_roles(made.url("postgres"))
             yield made
         finally:
             server.send_signal(2)

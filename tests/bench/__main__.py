@@ -8,12 +8,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
-from tests.bench import audit_bench, fanout_bench, mesh_bench, policy_bench, queue_bench, queue_peers, tls_bench
+from tests.bench import (
+    audit_bench,
+    fanout_bench,
+    identity_bench,
+    mesh_bench,
+    policy_bench,
+    queue_bench,
+    queue_peers,
+    tls_bench,
+)
 from tests.bench.report import Table, machine
 
 BENCHES = {
     "mesh": mesh_bench.run,
     "policy": policy_bench.run,
+    "identity": identity_bench.run,
     "tls": tls_bench.run,
     "audit": audit_bench.run,
     "queue": queue_bench.run,

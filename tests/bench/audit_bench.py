@@ -57,7 +57,7 @@ async def run() -> list[Table]:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oiab-")))
         url = server.database("audit")
         database = await stack.enter_async_context(
-            Database(as_service(url, SCHEMA).system, SCHEMA, QUERIES, size=CALLERS + 2)
+            Database(as_service(url, SCHEMA), SCHEMA, QUERIES, system_size=CALLERS + 2)
         )
         room = furnish(AuditSettings(home=home), Store(database))
         channel = await stack.enter_async_context(served(SERVICES, partial(register, room)))

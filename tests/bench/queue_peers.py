@@ -27,6 +27,7 @@ from services.kit.migrate import migrate
 from tests.bench.report import Table, percentile
 from tests.faults.queue.rig import MIGRATIONS, ROOT, Server
 from tests.identities import certificates
+from tests.postgres import as_environment, make_roles
 
 ROUNDS = 3
 PEERS = ROOT / "tests" / "bench" / "peers"
@@ -222,6 +223,7 @@ class Bench:
                 await Place(system, url, url).said("", "install")
                 yield Place(system, url, url)
             else:
+                make_roles(url)
                 await asyncio.to_thread(migrate, url, "queue", MIGRATIONS)
                 async with self._queue(url, name) if system.served else _nothing(url) as address:
                     yield Place(system, url, address)
@@ -231,7 +233,8 @@ class Bench:
     @asynccontextmanager
     async def _queue(self, url: str, name: str) -> AsyncIterator[str]:
         socket = self._folder / f"{name}.sock"
-        env = {"OIAB_QUEUE_ADDRESS": f"unix://{socket}", "OIAB_DATABASE_URL": url, "OIAB_LOG_LEVEL": "warning"}
+        env = {"OIAB_QUEUE_ADDRESS": f"unix://{socket}", "OIAB_LOG_LEVEL": "warning"}
+        env |= as_environment(url, "queue")
         env |= {"OIAB_HOME": str(self._folder), "OIAB_RUN_DIR": str(self._folder)}
         env |= {"OIAB_CERTIFICATES": str(certificates("queue"))}
         process = await asyncio.create_subprocess_exec(

@@ -42,6 +42,8 @@ async def cancel_job(store: Store, tenant_id: UUID, job_id: UUID) -> Job:
             line = (tenant_id, key)
             await tx.lock_keys([line])
             state = await tx.lock_job(tenant_id, job_id)
+            if state is not None:
+                await tx.record("admin.job_cancel", f"job:{job_id}", tenant_id=tenant_id, state=state.word)
             if state is JobState.LEASED:
                 await tx.ask_to_stop(tenant_id, job_id)
             elif state is not None:
@@ -62,6 +64,7 @@ async def retry_job(store: Store, tenant_id: UUID, job_id: UUID) -> Job:
         line = (tenant_id, ended[0])
         await tx.lock_keys([line])
         await tx.revive_job(tenant_id, job_id)
+        await tx.record("admin.job_retry", f"job:{job_id}", tenant_id=tenant_id)
         await tx.promote([line])
         return await _found(tx, tenant_id, job_id)
 

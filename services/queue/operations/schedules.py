@@ -14,6 +14,8 @@ async def put_schedule(store: Store, schedule: Schedule) -> Schedule:
     """Make a schedule, or change the one with its name."""
     async with store.transaction() as tx:
         await tx.put_schedule(schedule)
+        told = {"cron": schedule.cron, "time_zone": schedule.time_zone, "kind": schedule.kind}
+        await tx.record("admin.schedule_put", f"schedule:{schedule.name}", tenant_id=schedule.tenant_id, **told)
     return schedule
 
 
@@ -27,6 +29,7 @@ async def delete_schedule(store: Store, tenant_id: UUID, name: str) -> None:
     """Remove a schedule."""
     async with store.transaction() as tx:
         await tx.delete_schedule(tenant_id, name)
+        await tx.record("admin.schedule_delete", f"schedule:{name}", tenant_id=tenant_id)
 
 
 async def due_schedules(store: Store) -> list[Schedule]:

@@ -2,15 +2,18 @@
 
 from datetime import timedelta
 
+from services.kit.tenancy import SYSTEM
 from services.queue.pace import Pace, TenantShare
 from services.queue.store import Store
 
 
 async def set_share(store: Store, share: TenantShare) -> None:
     """Set what a tenant gets, of what waits now too."""
-    async with store.transaction() as tx:
+    async with store.transaction(SYSTEM) as tx:
         await tx.put_share(share.tenant_id, share.weight, share.max_in_flight)
         await tx.move_to_lanes()
+        told = {"weight": share.weight, "max_in_flight": share.max_in_flight}
+        await tx.record("admin.queue_share", "queue", tenant_id=share.tenant_id, **told)
 
 
 async def refresh_shares(store: Store, pace: Pace) -> int:

@@ -13,13 +13,16 @@ from typing import Self
 import psycopg
 from psycopg.rows import dict_row
 
+from services.kit import outbox
+from services.kit.courier import Transactions
 from services.kit.errors import ServiceUnavailable
 from services.kit.postgres import Database, Row
 from services.kit.queries import load_queries
+from services.kit.tenancy import DatabaseUrls, Scope
 from services.queue.store.rows import QuickTransaction
 from services.queue.store.transaction import QueueTransaction
 
-QUERIES = load_queries(Path(__file__).parents[1] / "queries.sql")
+QUERIES = load_queries(Path(__file__).parents[1] / "queries.sql") | outbox.QUERIES
 SCHEMA = "queue"
 CHANNEL = "queue"
 
@@ -96,19 +99,26 @@ class Line:
             connect_timeout=5,
             prepare_threshold=1,
             application_name=f"oiab-{SCHEMA}",
-            options=f"-c search_path={SCHEMA},public -c idle_in_transaction_session_timeout=60s {self._options}",
+            options=f"-c search_path={SCHEMA} -c idle_in_transaction_session_timeout=60s {self._options}",
         )
 
 
 class Store:
     """The queue's tables, and the lines to them.
 
+    The lines are the system's: what they do is for many tenants at once. On the pool a call works for its tenant.
+
     Args:
-        url: The address of the database in libpq's form.
+        urls: The addresses of the database for the two logins of the queue.
+
+    Attributes:
+        recorded: Set whenever an audit record has been committed.
     """
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url, SCHEMA, QUERIES, size=16)
+    def __init__(self, urls: DatabaseUrls) -> None:
+        self._database = Database(urls, SCHEMA, QUERIES, size=8, system_size=16)
+        self.recorded = asyncio.Event()
+        url = urls.system
         self.enqueueing = Line(url, STEADY_PLANS)
         # A claim that a crash of the database undoes is only made again, so it need not wait for the disk.
         self.claiming = Line(url, f"{STEADY_PLANS} {ROW_BY_ROW} -c synchronous_commit=off")
@@ -128,7 +138,15 @@ class Store:
         await self._database.__aexit__()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[QueueTransaction]:
-        """A transaction on a connection of the pool."""
-        async with self._database.transaction() as tx:
-            yield QueueTransaction(tx)
+    async def transaction(self, wanted: Scope | None = None) -> AsyncIterator[QueueTransaction]:
+        """A transaction on a connection of the pool, in the current scope unless another one is wanted."""
+        async with self._database.transaction(wanted) as tx:
+            transaction = QueueTransaction(tx)
+            yield transaction
+        if transaction.recorded:
+            self.recorded.set()
+
+    @property
+    def outbox(self) -> Transactions:
+        """Where the courier of audit records gets its transactions."""
+        return self._database.transaction

@@ -26,6 +26,7 @@ from services.queue.job import NewJob
 from services.queue.work_session import Leased, WorkSession
 from services.worker.consumer import Consumer, Lease
 from tests.bench.peers.common import Enqueue, EnqueueMany, Handled, pace, put_in, say, stop_event
+from tests.postgres import as_service
 
 KIND = "noop"
 CLAIM = 200
@@ -109,7 +110,7 @@ async def main(address: str, what: str, *arguments: str) -> None:
             async with through_grpc(address) as doors:
                 await put_in(what, *doors, list(arguments))
         return
-    async with running_queue(address, f"bench-{os.getpid()}") as queue:
+    async with running_queue(as_service(address, "queue"), f"bench-{os.getpid()}") as queue:
         match what:
             case "work":
                 working = asyncio.ensure_future(work_in_process(queue, int(arguments[0]), int(arguments[1])))

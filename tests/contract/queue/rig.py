@@ -13,6 +13,7 @@ from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grp
 from services.queue.__main__ import running_queue
 from services.queue.handler import SERVICE, QueueHandler
 from tests.contract.rig import served
+from tests.postgres import as_service
 
 TENANT = "00000000-0000-7000-8000-000000000001"
 PATIENCE_SECONDS = 5.0
@@ -23,7 +24,10 @@ Stub = queue_service_pb2_grpc.QueueServiceStub
 @asynccontextmanager
 async def queue_at(url: str, instance: str = "test") -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a queue on this database."""
-    async with running_queue(url, instance) as handler, served([SERVICE], _register(handler)) as channel:
+    async with (
+        running_queue(as_service(url, "queue"), instance) as handler,
+        served([SERVICE], _register(handler)) as channel,
+    ):
         yield channel
 
 

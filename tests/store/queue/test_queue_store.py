@@ -25,6 +25,9 @@ from services.queue.operations import Settlement
 from services.queue.pace import Pace, TenantShare
 from services.queue.store import QUERIES, ROW_BY_ROW, STEADY_PLANS, Store
 from services.queue.store.rows import ending_columns, lease_of
+from tests.postgres import as_service
+
+pytestmark = pytest.mark.usefixtures("of_the_system")
 
 TENANT = new_id()
 
@@ -36,7 +39,7 @@ def url(database: Callable[..., str]) -> str:
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[Store]:
-    async with Store(url) as made:
+    async with Store(as_service(url, "queue")) as made:
         yield made
 
 
@@ -107,7 +110,7 @@ def broken_lines(url: str) -> list[tuple[Any, ...]]:
 
 async def test_thirty_replicas_give_one_intent_one_job(url: str) -> None:
     async def replica() -> uuid.UUID:
-        async with Store(url) as store:
+        async with Store(as_service(url, "queue")) as store:
             return (await put(store, idempotency_key="one", key="s")).id
 
     assert len(set(await asyncio.gather(*(replica() for _ in range(30))))) == 1
@@ -116,7 +119,7 @@ async def test_thirty_replicas_give_one_intent_one_job(url: str) -> None:
 
 async def test_thirty_replicas_on_one_key_leave_one_head(url: str) -> None:
     async def replica(n: int) -> JobState:
-        async with Store(url) as store:
+        async with Store(as_service(url, "queue")) as store:
             return (await put(store, key="s", payload=str(n).encode())).state
 
     states = await asyncio.gather(*(replica(n) for n in range(30)))
@@ -212,7 +215,7 @@ async def test_thirty_claims_at_once_lease_each_job_once(url: str, store: Store)
     await put_each(store, [new_job(priority=n % 3) for n in range(100)])
 
     async def replica() -> list[Lease]:
-        async with Store(url) as own:
+        async with Store(as_service(url, "queue")) as own:
             worker = await session(own)
             found: list[Lease] = []
             while leases := await take(own, worker, 3):
@@ -274,7 +277,12 @@ class Turmoil:
 
 async def test_the_lines_hold_under_everything_at_once(url: str) -> None:
     turmoil = Turmoil(url)
-    async with Store(url) as one, Store(url) as two, Store(url) as three, asyncio.timeout(30):
+    async with (
+        Store(as_service(url, "queue")) as one,
+        Store(as_service(url, "queue")) as two,
+        Store(as_service(url, "queue")) as three,
+        asyncio.timeout(30),
+    ):
         stores = (one, two, three)
         await asyncio.gather(
             *(turmoil.enqueue(store, f"k{n}") for n, store in enumerate(stores)),
@@ -350,7 +358,7 @@ async def test_no_tenant_runs_more_at_once_than_it_may_on_any_replica(store: Sto
     leased: list[Lease] = []
 
     async def replica() -> None:
-        async with Store(url) as own:
+        async with Store(as_service(url, "queue")) as own:
             worker = await session(own)
             leased.extend(await claim(own, [worker] * 20, pace=pace, kinds=("test", "also")))
 
@@ -367,7 +375,7 @@ async def test_no_tenant_runs_more_at_once_than_it_may_on_any_replica(store: Sto
 
 async def test_two_replicas_that_complete_what_a_job_needs_release_it_once(url: str, store: Store) -> None:
     """Each sees the other's half undone when it looks first."""
-    async with Store(url) as other:
+    async with Store(as_service(url, "queue")) as other:
         for _ in range(15):
             first, second = await put(store), await put(store)
             last = await put(store, depends_on=(first.id, second.id))
@@ -386,7 +394,7 @@ async def test_two_replicas_that_complete_what_a_job_needs_release_it_once(url: 
 
 async def test_a_job_cannot_slip_in_behind_the_end_of_what_it_needs(url: str, store: Store) -> None:
     """One that is enqueued while its need ends is released or ends with it, and never waits for ever."""
-    async with Store(url) as other:
+    async with Store(as_service(url, "queue")) as other:
         for n in range(15):
             needed = await put(store)
             (lease,) = await take(store, await session(store))
