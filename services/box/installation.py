@@ -89,6 +89,7 @@ class Installation:
                 "OIAB_HOME": str(self.home.root),
                 "OIAB_CERTIFICATES": str(self.home.certificates),
                 "OIAB_RUN_DIR": str(self.home.run),
+                "OIAB_PORT": str(self.settings.port),
                 "OIAB_DEMO_MODEL": str(self.settings.demo_model).lower(),
                 "PYTHONUNBUFFERED": "1",
                 "GRPC_ENABLE_FORK_SUPPORT": "0",  # our children run other programs at once
