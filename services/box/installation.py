@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from services.box import envoy, keyring_environment, postgres
+from services.box import audit_environment, envoy, keyring_environment, postgres
 from services.box.contract import read_contract
 from services.box.errors import BoxError
 from services.box.home import MARK, Home
@@ -142,6 +142,8 @@ class Installation:
             env["ORGINABOX_API_KEY"] = self.home.api_key(self.environ)
         if service in keyring_environment.ROOMS:
             env |= keyring_environment.keyring_environment(self.environ)
+        if service == audit_environment.ROOM:
+            env |= audit_environment.audit_environment(self.environ)
         path = self.home.socket(name)
         return ProcessSpec(
             name=name,

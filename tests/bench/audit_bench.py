@@ -28,6 +28,7 @@ from services.audit.store import QUERIES, SCHEMA, Store
 from services.kit import telemetry
 from services.kit.ids import new_id
 from services.kit.postgres import Database
+from services.kit.tenancy import SYSTEM
 from tests.bench.report import Table, median
 from tests.contract.rig import served
 from tests.postgres import as_service, postgres_server
@@ -59,7 +60,7 @@ async def run() -> list[Table]:
         database = await stack.enter_async_context(
             Database(as_service(url, SCHEMA), SCHEMA, QUERIES, system_size=CALLERS + 2)
         )
-        room = furnish(AuditSettings(home=home), Store(database))
+        room = furnish(AuditSettings(home=home), Store(database, SYSTEM))
         channel = await stack.enter_async_context(served(SERVICES, partial(register, room)))
         appends = await _appends(url, room.store, audit_grpc.AuditServiceStub(channel))
         return [appends, await _verifications(room.store, room.notary.make, room)]
