@@ -8,7 +8,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from services.kit.errors import ServiceUnavailable
+from services.kit.errors import ServiceUnavailable, TextInvalid
 from services.kit.tenancy import SYSTEM, DatabaseUrls, Scope, scope
 
 Row = dict[str, Any]
@@ -103,6 +103,10 @@ class Database:
             raise ServiceUnavailable(
                 "the database cannot be reached just now; try again in a moment", service="database"
             ) from error
+        except psycopg.DataError as error:
+            if error.sqlstate is None and "NUL" in str(error):  # psycopg's own word: it was not sent
+                raise TextInvalid("a text holds a NUL character, which no text may", field="") from error
+            raise
 
     async def ready(self) -> None:
         """Return when the database answers.
