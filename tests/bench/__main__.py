@@ -16,6 +16,7 @@ from tests.bench import (
     policy_bench,
     queue_bench,
     queue_peers,
+    tenancy_bench,
     tls_bench,
 )
 from tests.bench.report import Table, machine
@@ -25,6 +26,7 @@ BENCHES = {
     "policy": policy_bench.run,
     "identity": identity_bench.run,
     "tls": tls_bench.run,
+    "tenancy": tenancy_bench.run,
     "audit": audit_bench.run,
     "queue": queue_bench.run,
     "peers": queue_peers.run,
