@@ -33,6 +33,10 @@ class MeshSettings(BaseSettings):
         description="The same for the service's second login, with which it does what is of no single tenant.",
     )
     api_address: str = Field(default="", description="Where Api listens. Empty: its socket in the run folder.")
+    web_address: str = Field(
+        default="",
+        description="Where Api listens for browsers and directories. Empty: a socket of its own in the run folder.",
+    )
     queue_address: str = Field(default="", description="Where Queue listens. Empty: its socket in the run folder.")
     sandbox_address: str = Field(default="", description="Where Sandbox listens. Empty: its socket in the run folder.")
     runtime_address: str = Field(default="", description="Where Runtime listens. Empty: its socket in the run folder.")
