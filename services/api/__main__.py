@@ -106,7 +106,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
             denials = DenialRecorder(database.transaction, store.recorded)
             background.append(asyncio.create_task(denials.run()))
         gate = Gate(identities.identify, hand_over, denials)
-        pages = web_served(identities.pages(), settings.address("web"), identity)
+        pages = web_served(identities.pages(), settings.web_at("api"), identity)
         with telling(settings.metrics_at("api")):
             async with pages:
                 await serve(settings.address("api"), SERVICES, register, identity=identity, gate=gate, stop=stop)

@@ -65,7 +65,6 @@ class Installation:
             access_log=self.home.logs / "access.log",
             api_addresses=tuple(self._address(name) for name in self._replicas("api")),
             runtime_address=self._address("runtime"),
-            web_address=self._address("web"),
             door=self._door(),
             mesh=Mesh(
                 self.home.certificates / "envoy", self.home.envoy, self.home.installation_file.read_text().strip()

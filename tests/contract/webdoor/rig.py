@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from google.protobuf.field_mask_pb2 import FieldMask
 from orginabox.api.v1 import identity_provider_service_pb2 as pb
 from orginabox.api.v1 import identity_provider_service_pb2_grpc as pb_grpc
 from orginabox.api.v1 import tenant_service_pb2
@@ -65,7 +66,7 @@ class Web:
             tenant=tenant_service_pb2.Tenant(
                 group_roles=[tenant_service_pb2.GroupRole(group=group, role=role) for group, role in roles.items()]
             ),
-            update_mask={"paths": ["group_roles"]},
+            update_mask=FieldMask(paths=["group_roles"]),
         )
         await self.rig.tenants.UpdateTenant(request, metadata=self.rig.operator)
 

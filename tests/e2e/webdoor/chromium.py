@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage", "--no-proxy-server")
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage")
 
 
 class Tab:
@@ -53,7 +53,7 @@ class Tab:
         async with asyncio.timeout(seconds):
             while True:
                 try:
-                    if await self.run(holds):
+                    if await self.run(f"!!({holds})"):
                         return
                 except AssertionError:
                     pass  # the page is on its way to another
@@ -71,7 +71,9 @@ class Tab:
     async def picture(self, path: Path) -> None:
         """Keep what a person sees."""
         answer = await self.call("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(answer["data"]))
+        path.write_bytes(  # noqa: ASYNC240 - a test waits for nothing else
+            base64.b64decode(answer["data"])
+        )
 
 
 @asynccontextmanager
@@ -94,7 +96,10 @@ async def chromium(width: int = 900, height: int = 760, *, dark: bool = False) -
                     await tab.call("Log.enable")
                     await tab.call(
                         "Emulation.setDeviceMetricsOverride",
-                        **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+                        width=width,
+                        height=height,
+                        deviceScaleFactor=1,
+                        mobile=False,
                     )
                     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
                     await tab.call("Emulation.setEmulatedMedia", features=[scheme])
@@ -105,7 +110,9 @@ async def chromium(width: int = 900, height: int = 760, *, dark: bool = False) -
 
 
 async def _port(file: Path) -> int:
-    async with asyncio.timeout(30):
-        while not (file.exists() and file.read_text().strip()):
-            await asyncio.sleep(0.1)
-    return int(file.read_text().split()[0])
+    for _ in range(300):
+        found = await asyncio.to_thread(lambda: file.read_text().split() if file.exists() else [])
+        if found:
+            return int(found[0])
+        await asyncio.sleep(0.1)
+    raise TimeoutError("the browser did not start")
