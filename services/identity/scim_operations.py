@@ -21,7 +21,8 @@ from services.kit.ids import new_id
 from services.kit.outbox import Who
 from services.kit.tenancy import as_system
 
-ACTOR = "scim"
+ACTOR = "service:scim"
+CHANNEL = "scim"
 LONGEST_NAME = 256
 
 
@@ -35,7 +36,7 @@ class Bringer:
     @property
     def who(self) -> Who:
         """How it stands on record."""
-        return Who(self.tenant_id, ACTOR, None, ACTOR, self.origin.ip_address, self.origin.user_agent)
+        return Who(self.tenant_id, ACTOR, None, CHANNEL, self.origin.ip_address, self.origin.user_agent)
 
 
 async def authenticate(store: Store, token: str, origin: Origin) -> Bringer:
