@@ -59,14 +59,14 @@ EXPECTED: dict[str, set[str]] = {
     "JobService.GetJob": GONE,
     "JobService.CancelJob": GONE,
     "JobService.RetryJob": GONE,
-    # These three are about the queue that all tenants share.
-    "JobService.PauseQueue": {"OK", "PERMISSION_DENIED"},
-    "JobService.ResumeQueue": {"OK", "PERMISSION_DENIED"},
-    "JobService.GetQueueStats": {"OK", "PERMISSION_DENIED"},
+    # These are about the queue that all tenants share, and about the keys of all.
+    "JobService.PauseQueue": {"PERMISSION_DENIED"},
+    "JobService.ResumeQueue": {"PERMISSION_DENIED"},
+    "JobService.GetQueueStats": {"PERMISSION_DENIED"},
     "JobService.SetQueueShare": OWN,
     "KeyringService.GetKeyringStatus": OWN,
     "KeyringService.RotateDataKeys": OWN,
-    "KeyringService.RewrapDataKeys": OWN,
+    "KeyringService.RewrapDataKeys": {"PERMISSION_DENIED"},
     "AuthService.GetAuthStatus": OWN,
     "AuthService.SignIn": {"UNAUTHENTICATED"},
     "AuthService.RefreshTokens": {"UNAUTHENTICATED"},
@@ -264,6 +264,11 @@ async def test_the_first_tenant_reads_all_of_it(two: Two) -> None:
         answer = await two.call(name, OPERATOR, **two.request(name))
         assert answer.code == "OK", (name, answer.text)
         assert any(value in answer.text for value in (MARK, *two.ids.values())) or "List" in name, name
+
+
+async def test_no_tenant_weighs_more_than_another_by_its_own_word(two: Two) -> None:
+    assert (await two.call("JobService.SetQueueShare", two.other, weight=2)).code == "PERMISSION_DENIED"
+    assert (await two.call("JobService.SetQueueShare", two.other, weight=1, maxInFlight=2)).code == "OK"
 
 
 async def test_the_other_tenant_finds_nothing_and_changes_nothing(two: Two) -> None:

@@ -270,11 +270,11 @@ class AdminPermissions(_message.Message):
     manage_tenant: _builtins.bool
     """Change the settings of the tenant: its name, how its people sign in, which group has which role."""
     manage_jobs: _builtins.bool
-    """See and steer the work in the queue."""
+    """See, cancel and retry the jobs of the tenant."""
     manage_keyring: _builtins.bool
-    """See how secrets are sealed, and rotate keys."""
+    """See how the secrets of the tenant are sealed, and rotate its keys."""
     manage_box: _builtins.bool
-    """Make and see tenants. Only the operator of the box has it."""
+    """Make and see tenants, and steer what all of them share, such as the queue. Only the operator of the box has it."""
     def __init__(
         self,
         *,
