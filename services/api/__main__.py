@@ -105,7 +105,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
             ]
             denials = DenialRecorder(database.transaction, store.recorded)
             background.append(asyncio.create_task(denials.run()))
-        gate = Gate(identities.identify, hand_over, denials)
+        gate = Gate(identities.identify, hand_over, denials, identities.authenticator.again)
         pages = web_served(identities.pages(), settings.web_at("api"), identity)
         with telling(settings.metrics_at("api")):
             async with pages:

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from uuid import UUID
@@ -140,6 +140,25 @@ class Authenticator:
         standing.refuse()
         return _caller(standing, credentials.origin)
 
+    async def again(self, somebody: Caller) -> Caller:
+        """A caller as they stand now: their stream goes on, but perhaps not their sign-in.
+
+        That an access token ends meanwhile does not matter: it said who came in, and its sign-in holds.
+
+        Raises:
+            TokenExpired: It is an API token, and has ended.
+            TokenInvalid: There is no such sign-in any more.
+            TokenRevoked: It was ended.
+            UserSuspended: The user or their tenant may not use the box.
+        """
+        if somebody.sign_in_id is None:
+            return somebody
+        standing = self._standings.get(somebody.sign_in_id) or await self._read(somebody.tenant_id, somebody.sign_in_id)
+        standing.refuse()
+        if standing.limit is not None and standing.expires <= self._clock():
+            raise TokenExpired("this API token has ended; make another: oiab token create")
+        return replace(somebody, permissions=standing.flags)
+
     async def run(self) -> None:
         """Keep when API tokens were last used, for ever."""
         while True:
@@ -183,6 +202,16 @@ class Authenticator:
         standing = self._standings.get(sign_in_id) or await self._read_sign_in(tenant_id, sign_in_id)
         if standing.user_id != user_id or standing.tenant_id != tenant_id:
             raise TokenInvalid("this token is none of this box; sign in again: oiab login")
+        return standing
+
+    async def _read(self, tenant_id: UUID, grant_id: UUID) -> Standing:
+        """How a sign-in or an API token stands: an id does not say which it is."""
+        heard = self._standings.heard
+        with as_tenant(tenant_id):
+            async with self._store.transaction() as tx:
+                found = await tx.sign_in_standing(tenant_id, grant_id)
+        standing = found or await self._read_api_token(grant_id)
+        self._standings.keep(standing, heard)
         return standing
 
     async def _read_sign_in(self, tenant_id: UUID, sign_in_id: UUID) -> Standing:

@@ -44,6 +44,10 @@ Identify = Callable[[Call], Awaitable[Caller]]
 """Finds out which user calls. Raises a DomainError, such as Unauthenticated, when nobody is known."""
 
 
+Again = Callable[[Caller], Awaitable[Caller]]
+"""How a caller stands now. Raises a DomainError, such as Unauthenticated, when they are none any more."""
+
+
 class Recorder(Protocol):
     """Puts refusals on record."""
 
@@ -58,6 +62,7 @@ class Gate:
         identify: How the users of public methods are known. None: this server has no public methods.
         hand_over: How the user behind a call of another service is known; None when the call carries none.
         recorder: Where refusals are put on record. None: they are only logged.
+        again: How it is known whether the user of a stream may still have it. None: they may to its end.
     """
 
     def __init__(
@@ -65,10 +70,12 @@ class Gate:
         identify: Identify | None = None,
         hand_over: Callable[[Call], Caller | None] = lambda _: None,
         recorder: Recorder | None = None,
+        again: Again | None = None,
     ) -> None:
         self._identify = identify
         self._hand_over = hand_over
         self._recorder = recorder
+        self._again = again
 
     @asynccontextmanager
     async def admitted(self, call: Call) -> AsyncIterator[None]:
@@ -86,6 +93,16 @@ class Gate:
         finally:
             if token:
                 callers.leave(token)
+
+    async def still(self, call: Call, somebody: Caller) -> None:
+        """Make sure that a user whose stream goes on may still have it.
+
+        Raises:
+            Unauthenticated: Their sign-in was ended.
+            PermissionDenied: They may not any more.
+        """
+        if self._again is not None:
+            await self._refuse_without(call, await self._again(somebody))
 
     async def _who(self, call: Call) -> Caller | None:
         match call.rule.access:

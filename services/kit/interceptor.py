@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from services.kit.errors import DomainError, PermissionDenied
 from services.kit.gate import Call, Gate
 from services.kit.policy import Access, Rule, rule_of
 from services.kit.redact import clear_input_only, redacted
+from services.kit.watch import watched
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -72,10 +74,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     return _without_secrets(await shielded(inner(checked, context)))
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._around(method, rule, context):
+            async with self._around(method, rule, context) as call:
                 checked = _checked(request, handler.request_streaming)
                 with tenancy.within(_scope(rule, request)):
-                    async for message in inner(checked, context):
+                    async for message in self._watched(call, inner(checked, context)):
                         yield _without_secrets(message)
 
         shapes: dict[tuple[bool, bool], Any] = {
@@ -91,8 +93,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
         return made
 
+    def _watched(self, call: Call, messages: AsyncIterator[T]) -> AsyncIterator[T]:
+        """A stream, which ends when its user may not have it any more."""
+        somebody = current()
+        if somebody is None or call.rule.access is not Access.USER:
+            return messages
+        return watched(messages, partial(self._gate.still, call, somebody))
+
     @asynccontextmanager
-    async def _around(self, method: str, rule: Rule, context: Context) -> AsyncIterator[None]:
+    async def _around(self, method: str, rule: Rule, context: Context) -> AsyncIterator[Call]:
         metadata = {
             key: value if isinstance(value, str) else value.decode(errors="replace")
             for key, value in context.invocation_metadata() or ()
@@ -106,7 +115,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             cut = True
             try:
                 async with self._gate.admitted(call):
-                    yield
+                    yield call
                 cut = False
             except Exception as error:  # noqa: BLE001 - whatever it is, none of it may reach the caller
                 refused = _status_of(error, method)
