@@ -1,8 +1,9 @@
 """The verbs of devices without a browser: start, approve or deny in a browser, poll."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from services.identity.attempts import Brake, refuse_early, site_of
 from services.identity.device import (
     LIFE,
     Device,
@@ -14,7 +15,7 @@ from services.identity.device import (
 )
 from services.identity.sign_in import Origin, TokenInvalid, TokenPair, digest_of
 from services.identity.sign_in_operations import Desk
-from services.identity.store import Store
+from services.identity.store import Store, StoreTransaction
 from services.identity.user import User
 from services.kit.caller import Caller
 from services.kit.errors import DomainError
@@ -22,12 +23,21 @@ from services.kit.ids import DEFAULT_TENANT
 from services.kit.outbox import Who
 from services.kit.tenancy import as_system
 
+STARTS = Brake(20, timedelta(minutes=15))
+"""Anybody may start, and each start stands on record for ever: who never ends what they start has to wait."""
 _TRIES = 5
 
 
 async def start(store: Store, device: str, origin: Origin) -> tuple[str, Device]:
-    """A device asks to be signed in. Answers the code with which it polls."""
+    """A device asks to be signed in. Answers the code with which it polls.
+
+    Raises:
+        TooManyAttempts: Too many were started from this address that nobody has approved.
+    """
     now = datetime.now(UTC)
+    with as_system():
+        async with store.transaction() as tx:
+            await _brake(tx, origin, now)
     for _ in range(_TRIES):
         code = new_device_code()
         asked = Device(
@@ -92,6 +102,7 @@ async def poll(desk: Desk, device_code: str, origin: Origin) -> tuple[TokenPair,
                 tenant = await tx.find_tenant(found.tenant_id)
                 user.allowed_in(tenant_active=tenant is not None and tenant.active)
                 await tx.save_device(replace(found.polled(now), state=DeviceState.DONE))
+                await tx.take_back_attempt(DEFAULT_TENANT, _counter(found.origin))
                 pair = await desk.issuer.begin(tx, user, origin, found.device, found.identity_provider)
                 who = Who(user.tenant_id, user.name, user.user_id, origin.channel, origin.ip_address, origin.user_agent)
                 await tx.record("auth.login", user.name, who=who, method="device")
@@ -99,6 +110,17 @@ async def poll(desk: Desk, device_code: str, origin: Origin) -> tuple[TokenPair,
             await tx.save_device(found.polled(now))
     # What was polled is remembered also when it is refused.
     raise refusal or DeviceTooFast("ask again in a moment")
+
+
+async def _brake(tx: StoreTransaction, origin: Origin, now: datetime) -> None:
+    failures, wait_until = await tx.count_attempt(DEFAULT_TENANT, _counter(origin))
+    refuse_early(wait_until, now)
+    if wait := STARTS.wait(failures):
+        await tx.delay_attempts(DEFAULT_TENANT, _counter(origin), now + wait)
+
+
+def _counter(origin: Origin) -> str:
+    return f"start:{site_of(origin.ip_address)}"
 
 
 def _refusal(device: Device, now: datetime) -> DomainError | None:

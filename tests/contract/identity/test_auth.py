@@ -455,3 +455,17 @@ async def test_a_denied_device_stays_out(rig: Rig) -> None:
     assert await device_operations.decide(rig.room.desk.store, ada, started.user_code, approved=False)
     with refused("DEVICE_SIGN_IN_DENIED"):
         await rig.auth.PollDeviceSignIn(pb.PollDeviceSignInRequest(device_code=started.device_code))
+
+
+async def test_who_starts_devices_and_ends_none_has_to_wait(rig: Rig) -> None:
+    user_id = await rig.add("ada")
+    here = (("x-forwarded-for", "203.0.113.7"),)
+    asked = pb.StartDeviceSignInRequest()
+    started = [await rig.auth.StartDeviceSignIn(asked, metadata=here) for _ in range(device_operations.STARTS.free)]
+    with refused("TOO_MANY_ATTEMPTS"):
+        await rig.auth.StartDeviceSignIn(asked, metadata=here)
+    await rig.auth.StartDeviceSignIn(asked, metadata=(("x-forwarded-for", "203.0.113.8"),))
+    ada, first = Caller(DEFAULT_TENANT, UUID(user_id)), started[0]
+    assert await device_operations.decide(rig.room.desk.store, ada, first.user_code, approved=True)
+    await rig.auth.PollDeviceSignIn(pb.PollDeviceSignInRequest(device_code=first.device_code), metadata=here)
+    await rig.auth.StartDeviceSignIn(asked, metadata=here)
