@@ -68,6 +68,11 @@ WHERE
     AND (%(but)s::uuid IS NULL OR sign_in_id <> %(but)s::uuid)
     AND revoke_time IS NULL AND expire_time > now();
 
+-- name: deny_approved_devices
+-- Deny the devices that a user has approved and that have not come back yet: they would be signed in after all.
+UPDATE device_sign_in SET state = 'denied', user_id = NULL
+WHERE tenant_id = %(tenant_id)s::uuid AND user_id = %(user_id)s::uuid AND state = 'approved';
+
 -- name: known_address
 -- Whether a user has signed in from an address within a month.
 SELECT EXISTS (

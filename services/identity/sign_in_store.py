@@ -59,7 +59,8 @@ class SignInStore(PeopleStore):
         return bool(ended)
 
     async def revoke_sign_ins(self, tenant_id: UUID, user_id: UUID, reason: str, but: UUID | None = None) -> int:
-        """End every sign-in of a user but one, and say how many held."""
+        """End every sign-in of a user but one, also what is approved and not fetched yet, and say how many held."""
+        await self._tx.run("deny_approved_devices", tenant_id=tenant_id, user_id=user_id)
         ended = await self._tx.run("revoke_sign_ins", tenant_id=tenant_id, user_id=user_id, reason=reason, but=but)
         if ended:
             await self.tell(tenant_id, user_id)

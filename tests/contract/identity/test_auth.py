@@ -469,3 +469,14 @@ async def test_who_starts_devices_and_ends_none_has_to_wait(rig: Rig) -> None:
     assert await device_operations.decide(rig.room.desk.store, ada, first.user_code, approved=True)
     await rig.auth.PollDeviceSignIn(pb.PollDeviceSignInRequest(device_code=first.device_code), metadata=here)
     await rig.auth.StartDeviceSignIn(asked, metadata=here)
+
+
+async def test_who_ends_all_sign_ins_ends_those_that_are_approved_and_not_fetched(rig: Rig) -> None:
+    user_id = await rig.add("ada")
+    started = await rig.auth.StartDeviceSignIn(pb.StartDeviceSignInRequest())
+    ada = Caller(DEFAULT_TENANT, UUID(user_id))
+    assert await device_operations.decide(rig.room.desk.store, ada, started.user_code, approved=True)
+    tokens = await rig.sign_in("ada")
+    await rig.auth.SignOut(pb.SignOutRequest(everywhere=True), metadata=bearer(tokens.access_token))
+    with refused("DEVICE_SIGN_IN_DENIED"):
+        await rig.auth.PollDeviceSignIn(pb.PollDeviceSignInRequest(device_code=started.device_code))
