@@ -106,14 +106,14 @@ async def everything(rig: Rig) -> dict[str, Callable[[], Awaitable[Any]]]:
         "AuthService.RevokeSignIn": lambda: rig.auth.RevokeSignIn(
             auth.RevokeSignInRequest(sign_in_id=other), metadata=who
         ),
+        "AuthService.PollDeviceSignIn": lambda: rig.auth.PollDeviceSignIn(
+            auth.PollDeviceSignInRequest(device_code=started.device_code)
+        ),
         "AuthService.ChangePassword": lambda: rig.auth.ChangePassword(
             auth.ChangePasswordRequest(old_password=PASSWORD, new_password="another long one"), metadata=who
         ),
         "AuthService.SignIn": lambda: rig.sign_in("ada", "another long one"),
         "AuthService.StartDeviceSignIn": lambda: rig.auth.StartDeviceSignIn(auth.StartDeviceSignInRequest()),
-        "AuthService.PollDeviceSignIn": lambda: rig.auth.PollDeviceSignIn(
-            auth.PollDeviceSignInRequest(device_code=started.device_code)
-        ),
         "AuthService.SignOut": lambda: rig.auth.SignOut(auth.SignOutRequest(), metadata=who),
     }
 
