@@ -2,11 +2,13 @@
 
 The first refusal of its kind is written at once, in a transaction of its own: the call that is refused changes nothing.
 Equal ones within the minute are counted, and the count is written when the minute is over. What differs in every call
-is bounded too: beyond `MAX_KINDS` kinds in a minute, the rest is counted as one.
+is bounded too: beyond so many kinds in a minute, the rest is counted as one. Whoever is known has a bound of their own,
+so that a flood of strangers, or of one user, hides nobody else.
 """
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -19,6 +21,9 @@ from services.kit.tenancy import as_system
 
 WINDOW_SECONDS = 60.0
 MAX_KINDS = 200
+"""How many kinds of refusals of strangers, who are all one, are told apart in a minute."""
+MAX_KINDS_OF_ONE = 50
+"""The same for each user and each service."""
 _MANY = "many"
 
 
@@ -54,6 +59,7 @@ class DenialRecorder:
         self._wanted = wanted
         self._clock = clock
         self._seen: dict[Denial, _Seen] = {}
+        self._kinds = Counter[str]()
 
     async def denied(
         self,
@@ -77,12 +83,14 @@ class DenialRecorder:
         if somebody.actor == SYSTEM:
             somebody = replace(somebody, actor=ANONYMOUS)
         denial = Denial(somebody, action, target, reason)
-        if denial not in self._seen and len(self._seen) >= MAX_KINDS:
-            denial = Denial(Who(denial.who.tenant_id, ANONYMOUS), action, _MANY, _MANY)
+        most = MAX_KINDS if somebody.actor == ANONYMOUS else MAX_KINDS_OF_ONE
+        if denial not in self._seen and self._kinds[somebody.actor] >= most:
+            denial = Denial(Who(somebody.tenant_id, somebody.actor, somebody.user_id), action, _MANY, _MANY)
         if seen := self._seen.get(denial):
             seen.again += 1
             return
         self._seen[denial] = _Seen(self._clock())
+        self._kinds[somebody.actor] += 1
         await self._write(denial, 1)
 
     async def run(self) -> None:
@@ -97,6 +105,9 @@ class DenialRecorder:
         over = {denial: seen for denial, seen in self._seen.items() if everything or now - seen.since >= WINDOW_SECONDS}
         for denial, seen in over.items():
             del self._seen[denial]
+            self._kinds[denial.who.actor] -= 1
+            if not self._kinds[denial.who.actor]:
+                del self._kinds[denial.who.actor]
             if seen.again:
                 await self._write(denial, seen.again)
 

@@ -14,7 +14,7 @@ from orginabox.audit.v1 import record_pb2
 
 from services.kit.caller import Caller, enter, leave
 from services.kit.courier import AuditCourier
-from services.kit.denials import MAX_KINDS, DenialRecorder
+from services.kit.denials import MAX_KINDS, MAX_KINDS_OF_ONE, DenialRecorder
 from services.kit.ids import DEFAULT_TENANT, OPERATOR
 from services.kit.outbox import MAX_PAYLOAD, QUERIES, Who, record
 from services.kit.postgres import Database
@@ -168,3 +168,23 @@ def test_what_waited_in_the_outbox_of_all_goes_on_from_the_new_one(database: Cal
         moved = connection.execute("SELECT record, refusal IS NULL FROM audit_outbox ORDER BY outbox_id").fetchall()
         assert moved == [(1, True), (3, False)]
         assert connection.execute("SELECT message FROM outbox").fetchall() == [(2,)]
+
+
+async def test_a_flood_of_one_hides_the_refusals_of_nobody_else(room: Database) -> None:
+    log, now = Log(), [0.0]
+    denials = DenialRecorder(room.transaction, asyncio.Event(), clock=lambda: now[0])
+    stranger, noisy, quiet = Who(actor="anonymous"), Who(actor="user:noisy"), Who(actor="user:quiet")
+    for number in range(2 * MAX_KINDS):
+        for who in (stranger, noisy):
+            await denials.denied(f"method:{number}", "PERMISSION_DENIED", who=who)
+
+    await denials.denied("method:secret", "PERMISSION_DENIED", who=quiet)
+    now[0] = 61.0
+    await denials.flush()
+    await courier(room, log).drain()
+
+    assert [found.target for found in log.records if found.actor == "user:quiet"] == ["method:secret"]
+    noise = [found for found in log.records if found.actor == "user:noisy"]
+    assert len(noise) <= MAX_KINDS_OF_ONE + 2
+    assert sum(int(found.payload.fields["times"].number_value or 1) for found in noise) == 2 * MAX_KINDS
+    assert not denials._kinds
