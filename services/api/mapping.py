@@ -9,8 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.api.v1 import session_pb2, session_service_pb2, turn_pb2
 from orginabox.errors.v1 import error_reason_pb2
 from orginabox.runtime.v1 import model_pb2
-from orginabox.turn.v1 import turn_event_pb2
+from orginabox.turn.v1 import tool_ceiling_pb2, turn_event_pb2
 
+from services.api.principal import ToolCeiling
 from services.api.session import BusyPolicy, ModelRef, Session
 from services.api.turn import Ending, Event, Turn, TurnState
 from services.kit.status import PREFIX
@@ -103,6 +104,11 @@ def ending_event(turn_id: UUID, sequence: int, ending: Ending, time: datetime | 
         case _:
             event.completed.SetInParent()
     return event_from_proto(event)
+
+
+def tools_to_proto(tools: ToolCeiling) -> tool_ceiling_pb2.ToolCeiling:
+    """The tools that an agent may use at most."""
+    return tool_ceiling_pb2.ToolCeiling(allowed=sorted(tools.allowed), denied=sorted(tools.denied))
 
 
 def end_of(turn: Turn) -> Event:

@@ -209,6 +209,17 @@ async def fail_turn(store: Store, failed: Turn, ending: Ending, event_of: Ending
         return (await _end_here(tx, turn, ending, event_of))[1]
 
 
+async def refuse_turn(store: Store, turn_id: UUID, ending: Ending, event_of: EndingEvent) -> tuple[Turn, list[Event]]:
+    """End a turn whose user may not have it run any more, whoever runs it.
+
+    Returns:
+        The turn, and the events that this added to its log.
+    """
+    async with store.transaction() as tx:
+        turn = await tx.lock_turn_for_work(turn_id)
+        return (turn, []) if turn.ended else await _end_here(tx, turn, ending, event_of)
+
+
 def next_events(last_sequence: int, events: list[Event]) -> list[Event]:
     """The events that a log lacks, out of a batch that may begin with what it has.
 

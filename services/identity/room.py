@@ -27,6 +27,7 @@ from services.identity.issuer import Issuer
 from services.identity.listener import Listener
 from services.identity.origins import origin_of
 from services.identity.passwords import Passwords
+from services.identity.principals import Principals
 from services.identity.role_handler import RoleHandler
 from services.identity.settings import IdentitySettings
 from services.identity.sign_in_operations import Desk
@@ -57,11 +58,13 @@ class Room:
     Attributes:
         authenticator: Knows who calls.
         desk: Signs people in.
+        principals: Tells how a user stands on whose behalf something goes on.
         url: The address at which browsers find the box.
     """
 
     authenticator: Authenticator
     desk: Desk
+    principals: Principals
     url: str
     operator_key: bool
 
@@ -114,7 +117,7 @@ async def opened(
                 asyncio.create_task(Housekeeping(store).run()),
             ]
         try:
-            yield Room(authenticator, desk, settings.url(), bool(operator_key))
+            yield Room(authenticator, desk, Principals(store, standings), settings.url(), bool(operator_key))
         finally:
             for task in background:
                 task.cancel()

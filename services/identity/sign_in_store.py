@@ -32,6 +32,11 @@ class SignInStore(PeopleStore):
         )
         return Standing.read(api_token_id, row), token
 
+    async def user_standing(self, tenant_id: UUID, user_id: UUID) -> Standing | None:
+        """How a user stands, whatever they would come with."""
+        row = await self._tx.one("user_standing", tenant_id=tenant_id, user_id=user_id)
+        return Standing.read(user_id, row) if row else None
+
     async def add_sign_in(self, sign_in: SignIn, origin: Origin) -> None:
         """Begin a sign-in."""
         await self._tx.run("add_sign_in", **vars(sign_in) | {"now": sign_in.create_time}, user_agent=origin.user_agent)

@@ -166,6 +166,7 @@ class TurnRun:
             text=opened.text,
             model=opened.model if opened.HasField("model") else None,
             after_sequence=after,
+            tools=opened.tools,
         )
         try:
             async for answer in self._sandboxes.RunTurn(request):
