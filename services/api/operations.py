@@ -140,6 +140,13 @@ async def record_reply(store: Store, caller: Caller, turn_id: UUID, permission_i
         return turn
 
 
+async def record_denied_reply(store: Store, caller: Caller, turn_id: UUID, permission_id: str) -> None:
+    """Put on record that an answer was not let through: it would have allowed what the caller may not use."""
+    async with store.transaction() as tx:
+        told = {"permission_id": permission_id, "reason": "PERMISSION_DENIED"}
+        await record(tx, caller, "auth.denied", f"turn:{turn_id}", None, **told)
+
+
 async def record_action(store: Store, caller: Caller, action: str, target: str) -> None:
     """Put on record what the caller is about to have another service do."""
     async with store.transaction() as tx:

@@ -18,7 +18,7 @@ from services.api.principal import FindPrincipal
 from services.api.store import Store
 from services.api.turn import Event, Turn, TurnState
 from services.kit.caller import caller
-from services.kit.errors import DomainError, Kind
+from services.kit.errors import DomainError, Kind, PermissionDenied
 from services.kit.interceptor import Context
 from services.kit.pages import page_cursor, page_size, page_token
 from services.kit.status import reason_of
@@ -128,6 +128,12 @@ class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
                 raise PermissionNotFound(
                     "this turn does not wait for this permission; it may have been answered already",
                     permissionId=request.permission_id,
+                ) from None
+            if reason_of(error) == PermissionDenied.reason:
+                await operations.record_denied_reply(self._store, caller(), turn_id, request.permission_id)
+                raise PermissionDenied(
+                    "your roles do not allow this tool; refuse it, or ask an administrator for a role that has it",
+                    permission="tools.allowed",
                 ) from None
             raise
         return pb.ReplyPermissionResponse()
