@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -40,12 +40,6 @@ class TestServer:
         """The address of a database for its administrator, who is above all policies."""
         return f"postgresql://postgres@/{database}?host={quote(str(self._folder))}"
 
-    def make_roles(self) -> None:
-        """Make the roles that an installation has: the owner of the tables, and the logins of the services."""
-        schemas = {*migrations(), SPARE_SCHEMA}
-        for role in (OWNER, *(role for schema in sorted(schemas) for role in service_roles(schema).both)):
-            self._administer(f"CREATE ROLE {role} LOGIN")
-
     def database(self, *rooms: str) -> str:
         """The address of a new database with the schemas of the rooms, for its administrator."""
         if rooms not in self._templates:
@@ -73,6 +67,20 @@ class TestServer:
             connection.execute(statement.encode())
 
 
+def make_roles(url: str) -> None:
+    """Make the roles that an installation has on a server: the owner of the tables, and the logins of the services."""
+    schemas = sorted({*migrations(), SPARE_SCHEMA})
+    with psycopg.connect(url, autocommit=True) as administrator:
+        there = {name for (name,) in administrator.execute("SELECT rolname FROM pg_roles")}
+        for role in {OWNER, *(role for schema in schemas for role in service_roles(schema).both)} - there:
+            administrator.execute(f"CREATE ROLE {role} LOGIN".encode())
+
+
+def as_environment(url: str, schema: str) -> dict[str, str]:
+    """The same in the environment of a process of the service."""
+    return {f"OIAB_{name.upper()}": value for name, value in as_settings(url, schema).items()}
+
+
 def as_administrator(url: str) -> str:
     """The address for who is above all policies, of a database whose address is another's."""
     return make_conninfo(url, user="postgres")
@@ -96,20 +104,20 @@ def as_settings(url: str, schema: str) -> dict[str, str]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[TestServer]:
+def postgres_server(flags: Sequence[str] = FAST) -> Iterator[TestServer]:
     """Run a server of the embedded PostgreSQL in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="oiab-pg-") as folder:
         data = Path(folder, "data")
         _quiet(*own_namespace(), str(binary("initdb")), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync")
         server = subprocess.Popen(
-            (*own_namespace(), str(binary("postgres")), "-D", str(data), "-k", folder, "-h", "", *FAST),
+            (*own_namespace(), str(binary("postgres")), "-D", str(data), "-k", folder, "-h", "", *flags),
             stderr=subprocess.DEVNULL,
             env=os.environ | {"LC_ALL": "C.UTF-8"},
         )
         try:
             made = TestServer(Path(folder))
             _wait_until_ready(made)
-            made.make_roles()
+            make_roles(made.url("postgres"))
             yield made
         finally:
             server.send_signal(2)

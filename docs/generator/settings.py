@@ -48,12 +48,13 @@ class Group:
 
 def read_settings(root: Path) -> list[Group]:
     """The settings of every part: those of the installation, those that all services share, then each service's own."""
-    files = sorted((root / "services").glob("*/settings.py"), key=lambda file: _rank(file.parent.name))
-    return [group for file in files for group in _groups(file.parent.name)]
+    files = [*(root / "services").glob("*/settings.py"), root / "services" / "kit" / "keyring" / "settings.py"]
+    parts = sorted((".".join(file.parent.relative_to(root / "services").parts) for file in files), key=_rank)
+    return [group for part in parts for group in _groups(part)]
 
 
 def _rank(part: str) -> tuple[int, str]:
-    return ({"box": 0, "kit": 1}.get(part, 2), part)
+    return ({"box": 0, "kit": 1, "kit.keyring": 2}.get(part, 3), part)
 
 
 def _groups(part: str) -> Iterator[Group]:

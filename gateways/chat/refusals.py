@@ -45,8 +45,17 @@ REMEDIES = {
     "MODEL_NOT_FOUND": "See which there are: oiab runtime status",
     "RUNTIME_NOT_APPLIED": "Apply it: oiab runtime apply",
     "KEYRING_MISMATCH": "Give the providers their keys again: oiab provider update NAME --key",
+    "KEYRING_UNAVAILABLE": "See how it stands: oiab keyring status",
+    "KEYRING_DENIED": "See how it stands: oiab keyring status",
     "SANDBOX_ISOLATION_UNAVAILABLE": "See what this machine lacks: oiab doctor",
     "SANDBOX_START_FAILED": "See why: oiab logs sandbox",
+    "PERMISSION_DENIED": "See what you may do: oiab whoami",
+    "PERMISSION_ESCALATION": "See what you may do: oiab whoami",
+    "USER_NOT_FOUND": "List them: oiab user list",
+    "ROLE_NOT_FOUND": "List them: oiab role list",
+    "SIGN_IN_NOT_FOUND": "List yours: oiab whoami --sign-ins",
+    "API_TOKEN_NOT_FOUND": "List yours: oiab token list",
+    "OPERATOR_KEY_REMOTE": "Sign in: oiab login",
     "SERVICE_UNAVAILABLE": "See which part: oiab status",
     "INTERNAL": "Find it in the logs: oiab logs",
 }
@@ -83,9 +92,15 @@ def with_remedy(message: str, reason: str, metadata: dict[str, str] | None = Non
 
 
 def _wrong_key(error: ApiError, place: Place) -> Refusal:
+    if error.reason == "CREDENTIALS_REFUSED":
+        return Refusal(sentence(error.message), Exit.WRONG_KEY)
+    if place.signed_in:
+        told = f"Your sign-in to {place.url} holds no more. Sign in again: oiab login. Or forget it: oiab logout"
+        return Refusal(told, Exit.WRONG_KEY)
     if place.key:
         return Refusal(f"The key in {place.key_source} is wrong for the box at {place.url}.", Exit.WRONG_KEY)
     if place.local:
         told = f"{sentence(error.message)} There is none in {place.home}; is OIAB_HOME the home of this box?"
         return Refusal(told, Exit.WRONG_KEY)
-    return Refusal(f"The box at {place.url} wants a key. Set ORGINABOX_API_KEY.", Exit.WRONG_KEY)
+    told = f"The box at {place.url} wants to know who you are. Sign in: oiab login. Or set ORGINABOX_API_KEY."
+    return Refusal(told, Exit.WRONG_KEY)

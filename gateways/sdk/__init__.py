@@ -13,7 +13,7 @@ Example:
     ```
 """
 
-from gateways.sdk.channel import Channel
+from gateways.sdk.channel import Bearer, Channel
 from gateways.sdk.client import Client, is_steered, is_terminal
 from gateways.sdk.errors import (
     Aborted,
@@ -28,19 +28,24 @@ from gateways.sdk.errors import (
     Unauthenticated,
     Unavailable,
 )
+from gateways.sdk.signed_in import CredentialsFile, SharedSignIn, SignedIn
 
 __all__ = [
     "Aborted",
     "AlreadyExists",
     "ApiError",
+    "Bearer",
     "Channel",
     "Client",
+    "CredentialsFile",
     "DeadlineExceeded",
     "FailedPrecondition",
     "InvalidArgument",
     "NotFound",
     "PermissionDenied",
     "ResourceExhausted",
+    "SharedSignIn",
+    "SignedIn",
     "Unauthenticated",
     "Unavailable",
     "is_steered",

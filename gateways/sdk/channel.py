@@ -6,7 +6,7 @@ it. `Channel` answers with the same shape and leaves the work to grpc.aio.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from types import TracebackType
@@ -23,6 +23,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from gateways.sdk.errors import api_error
 
 Metadata = Mapping[str, str | bytes] | Iterator[tuple[str, str | bytes]]
+Bearer = Callable[[], Awaitable[str]]
+"""Tells the token of the next call. Empty: it goes without one."""
 
 DEADLINE_SECONDS = 30.0
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -50,7 +52,8 @@ class Channel:
     Args:
         target: Where the box is: `http://127.0.0.1:8787`, `https://box.example`, `host:port` or `unix:///path` (the
             last two without TLS).
-        api_key: The key that opens it. It is sent as a bearer token with every call.
+        api_key: The key that opens it, or an API token. It is sent as a bearer token with every call.
+        bearer: Asked for the token of each call instead, such as a `SharedSignIn`.
         timeout: Seconds that a call with a single answer may take when it names no `timeout` or `deadline` of its own.
             Streams have none: they end with their work.
         root_certificates: PEM certificates to trust for `https` instead of the system's.
@@ -71,6 +74,7 @@ class Channel:
         target: str,
         *,
         api_key: str = "",
+        bearer: Bearer | None = None,
         timeout: float = DEADLINE_SECONDS,
         root_certificates: bytes | None = None,
         user_agent: str = "orginabox-sdk",
@@ -83,7 +87,8 @@ class Channel:
             self._channel = grpc.aio.secure_channel(address, trust, options=options)
         else:
             self._channel = grpc.aio.insecure_channel(address, options=options)
-        key = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        key = {"authorization": f"Bearer {api_key}"} if api_key and bearer is None else {}
+        self._bearer = bearer
         self._headers = [*key.items(), *(metadata or {}).items()]
         self._timeout = timeout
 
@@ -108,7 +113,7 @@ class Channel:
         }[shape]
         method = make(route, request_serializer=bytes, response_deserializer=response_type.parse)
         seconds = self._seconds(timeout, deadline, streams=cardinality.server_streaming)
-        return Call(method, cardinality, {"timeout": seconds, "metadata": self._metadata(metadata)})
+        return Call(method, cardinality, {"timeout": seconds, "metadata": self._metadata(metadata)}, self._bearer)
 
     async def close(self) -> None:
         """Close the channel; calls that run are cancelled."""
@@ -130,10 +135,13 @@ class Channel:
 class Call:
     """One call that runs: what grpclib calls a stream."""
 
-    def __init__(self, method: Any, cardinality: Cardinality, arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self, method: Any, cardinality: Cardinality, arguments: Mapping[str, Any], bearer: Bearer | None = None
+    ) -> None:
         self._method = method
         self._cardinality = cardinality
         self._arguments = arguments
+        self._bearer = bearer
         self._call: Any = None
 
     async def __aenter__(self) -> Self:
@@ -147,12 +155,12 @@ class Call:
 
     async def send_request(self) -> None:
         """Open a call whose requests stream."""
-        self._call = self._method(**self._arguments)
+        self._call = self._method(**await self._signed())
 
     async def send_message(self, message: Message, *, end: bool = False) -> None:  # noqa: ARG002 - a shape of grpclib
         """Send the request, or one more of them."""
         if not self._cardinality.client_streaming:
-            self._call = self._method(with_request_id(message), **self._arguments)
+            self._call = self._method(with_request_id(message), **await self._signed())
             return
         try:
             with _refusals():
@@ -176,6 +184,14 @@ class Call:
     async def __aiter__(self) -> AsyncIterator[Any]:
         while (message := await self.recv_message()) is not None:
             yield message
+
+    async def _signed(self) -> dict[str, Any]:
+        """The arguments of the call, with the token of whoever calls."""
+        token = await self._bearer() if self._bearer else ""
+        if not token:
+            return dict(self._arguments)
+        metadata = [*self._arguments["metadata"], ("authorization", f"Bearer {token}")]
+        return {**self._arguments, "metadata": metadata}
 
     async def _ended_early(self) -> None:
         """The box ended the call while requests were still sent: whoever reads the answers learns why."""

@@ -11,23 +11,29 @@ from uuid import uuid4
 
 import grpc
 from orginabox_sdk.orginabox.api.v1 import (
+    ApiTokenServiceStub,
     AuditServiceStub,
+    AuthServiceStub,
     BusyPolicy,
     GetTurnRequest,
     HealthServiceStub,
     JobServiceStub,
+    KeyringServiceStub,
     PromptRequest,
     PromptResponse,
     ProviderServiceStub,
+    RoleServiceStub,
     SessionServiceStub,
     StreamTurnEventsRequest,
+    TenantServiceStub,
     TurnServiceStub,
     TurnState,
+    UserServiceStub,
 )
 from orginabox_sdk.orginabox.runtime.v1 import Model
 from orginabox_sdk.orginabox.turn.v1 import TurnEvent
 
-from gateways.sdk.channel import DEADLINE_SECONDS, Channel
+from gateways.sdk.channel import DEADLINE_SECONDS, Bearer, Channel
 from gateways.sdk.errors import ApiError, Unavailable
 
 PATIENCE_SECONDS = 300.0
@@ -40,12 +46,14 @@ _LATE_PAUSE = 0.2
 class Client:
     """A client of the box. Make it where an event loop runs, and close it: `async with` does.
 
-    `sessions`, `turns`, `providers`, `jobs`, `audit` and `health` are the stubs of the contract. Each call takes its
-    request message, and `timeout`, `deadline` and `metadata`.
+    `sessions`, `turns`, `providers`, `jobs`, `keyring`, `audit`, `health`, `auth`, `users`, `roles`, `api_tokens` and
+    `tenants` are the stubs of the contract. Each call takes its request message, and `timeout`, `deadline` and
+    `metadata`.
 
     Args:
         target: Where the box is, such as `http://127.0.0.1:8787`.
-        api_key: The key that opens it.
+        api_key: The key that opens it, or an API token.
+        bearer: Asked for the token of each call instead, such as a `SharedSignIn`.
         timeout: Seconds that a call may take when it does not say otherwise.
         root_certificates: PEM certificates to trust for `https` instead of the system's.
         user_agent: What the program calls itself.
@@ -65,6 +73,7 @@ class Client:
         target: str,
         *,
         api_key: str = "",
+        bearer: Bearer | None = None,
         timeout: float = DEADLINE_SECONDS,
         root_certificates: bytes | None = None,
         user_agent: str = "orginabox-sdk",
@@ -73,6 +82,7 @@ class Client:
         self._channel = Channel(
             target,
             api_key=api_key,
+            bearer=bearer,
             timeout=timeout,
             root_certificates=root_certificates,
             user_agent=user_agent,
@@ -83,8 +93,14 @@ class Client:
         self.turns = TurnServiceStub(stub_channel)
         self.providers = ProviderServiceStub(stub_channel)
         self.jobs = JobServiceStub(stub_channel)
+        self.keyring = KeyringServiceStub(stub_channel)
         self.audit = AuditServiceStub(stub_channel)
         self.health = HealthServiceStub(stub_channel)
+        self.auth = AuthServiceStub(stub_channel)
+        self.users = UserServiceStub(stub_channel)
+        self.roles = RoleServiceStub(stub_channel)
+        self.api_tokens = ApiTokenServiceStub(stub_channel)
+        self.tenants = TenantServiceStub(stub_channel)
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,12 +10,14 @@ from orginabox.api.v1 import (
     audit_service_pb2_grpc,
     health_service_pb2_grpc,
     job_service_pb2_grpc,
+    keyring_service_pb2_grpc,
     provider_service_pb2_grpc,
     session_service_pb2_grpc,
     turn_service_pb2_grpc,
 )
 from orginabox.audit.v1 import audit_service_pb2_grpc as audit_grpc
 from orginabox.queue.v1 import queue_service_pb2_grpc as queue_grpc
+from orginabox.runtime.v1 import keyring_service_pb2_grpc as room_grpc
 from orginabox.runtime.v1 import runtime_service_pb2_grpc as runtime_grpc
 from orginabox.sandbox.v1 import sandbox_service_pb2_grpc as sandbox_grpc
 from orginabox.turn.v1 import turn_log_service_pb2_grpc
@@ -27,6 +29,7 @@ from services.api.dispatcher import Dispatcher
 from services.api.feed import Feeds
 from services.api.health_handler import HealthHandler
 from services.api.job_handler import JobHandler
+from services.api.keyring_handler import KeyringHandler, RemoteKeyring
 from services.api.log_keeper import LogKeeper
 from services.api.neighbours import Neighbours
 from services.api.principal import Principal, ToolCeiling, allowed, suspended
@@ -44,8 +47,8 @@ from services.identity.settings import IdentitySettings
 from services.identity.user import UserSuspended
 from services.kit.channel import connect
 from services.kit.courier import AuditCourier
+from services.kit.denials import DenialRecorder
 from services.kit.gate import Gate
-from services.kit.keyring import Keyring
 from services.kit.metrics import telling
 from services.kit.postgres import Database
 from services.kit.server import run, serve
@@ -59,6 +62,7 @@ SERVICES = (
     "orginabox.api.v1.AuditService",
     "orginabox.api.v1.HealthService",
     "orginabox.api.v1.JobService",
+    "orginabox.api.v1.KeyringService",
     "orginabox.turn.v1.TurnLogService",
     *room.SERVICES,
 )
@@ -67,14 +71,13 @@ SERVICES = (
 async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: IdentitySettings | None = None) -> None:
     """Put Api together, with identity in its process, and serve it until told to stop."""
     identity, people = settings.identity("api"), people or IdentitySettings.of(settings)
-    keyring = Keyring.open(people.keyring_file())
     async with (
         Database(settings.database_urls(), "api", QUERIES, size=16) as database,
         connect(settings.address("queue"), to="queue", identity=identity) as to_queue,
         connect(settings.address("sandbox"), to="sandbox", identity=identity) as to_sandbox,
         connect(settings.address("runtime"), to="runtime", identity=identity) as to_runtime,
         connect(settings.address("audit"), to="audit", identity=identity) as to_audit,
-        room.opened(people, keyring, settings.key(), audit_grpc.AuditServiceStub(to_audit)) as identities,
+        room.opened(people, settings.key(), audit_grpc.AuditServiceStub(to_audit)) as identities,
     ):
         neighbours = Neighbours(settings.database_url)
         store, feeds = Store(database), Feeds(neighbours)
@@ -92,6 +95,8 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
             audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditHandler(store, audits), server)
             health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthHandler(store), server)
             job_service_pb2_grpc.add_JobServiceServicer_to_server(JobHandler(store, queue), server)
+            keyrings = KeyringHandler([RemoteKeyring(room_grpc.KeyringServiceStub(to_runtime)), identities.keyrings])
+            keyring_service_pb2_grpc.add_KeyringServiceServicer_to_server(keyrings, server)
             turn_log = TurnLogHandler(store, feeds, find, ward)
             turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(turn_log, server)
             identities.register(server)
@@ -106,12 +111,15 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
                 asyncio.create_task(neighbours.run(feeds.hear)),
                 asyncio.create_task(LogKeeper(store, timedelta(settings.log_retention_days), mapping.answer_of).run()),
             ]
-        gate = Gate(identities.identify, hand_over)
+            denials = DenialRecorder(database.transaction, store.recorded)
+            background.append(asyncio.create_task(denials.run()))
+        gate = Gate(identities.identify, hand_over, denials)
         with telling(settings.metrics_at("api")):
             await serve(settings.address("api"), SERVICES, register, identity=identity, gate=gate, stop=stop)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await denials.flush(everything=True)
 
 
 async def find_principal(principals: Principals, tenant_id: UUID, user_id: UUID) -> Principal:

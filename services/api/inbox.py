@@ -147,10 +147,10 @@ async def save_job(store: Store, tenant_id: UUID, session_id: UUID, ticket: UUID
 
 
 async def cancel_job(store: Store, caller: Caller, job_id: UUID) -> None:
-    """Put on record that a job is cancelled, and want the turn that it runs to stop before the next one begins."""
+    """Want the turn that a job runs to stop before the next one begins. Queue cancels the job, and records that."""
     async with store.transaction() as tx:
-        await record(tx, caller, "admin.job_cancel", f"job:{job_id}", None)
         if await tx.inbox.stop_turn_of_job(caller.tenant_id, job_id):
+            await record(tx, caller, "agent.abort", f"job:{job_id}", None)
             tx.wake(outbox.Receiver.SANDBOX)
 
 

@@ -8,14 +8,14 @@ from orginabox.queue.v1 import job_pb2
 from orginabox.queue.v1 import queue_service_pb2 as queue
 from orginabox.queue.v1 import queue_service_pb2_grpc as queue_grpc
 
-from services.api import inbox, operations
+from services.api import inbox
 from services.api.store import Store
 from services.kit.caller import caller
 from services.kit.interceptor import Context
 
 
 class JobHandler(job_service_pb2_grpc.JobServiceServicer):
-    """The jobs of the caller's tenant, without what they hold. What changes them is on record before Queue does it."""
+    """The jobs of the caller's tenant, without what they hold. What changes them Queue puts on record."""
 
     def __init__(self, store: Store, queues: queue_grpc.QueueServiceStub) -> None:
         self._store = store
@@ -44,22 +44,18 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
         return pb.CancelJobResponse(job=_shown(answer.job))
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
-        await self._record("admin.job_retry", f"job:{request.job_id}")
         answer = await self._queues.RetryJob(queue.RetryJobRequest(tenant_id=_tenant(), job_id=request.job_id))
         return pb.RetryJobResponse(job=_shown(answer.job))
 
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueResponse:
-        await self._record("admin.queue_pause", _queue(request.kind))
         await self._queues.PauseQueue(queue.PauseQueueRequest(kind=request.kind))
         return pb.PauseQueueResponse()
 
     async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Context) -> pb.ResumeQueueResponse:
-        await self._record("admin.queue_resume", _queue(request.kind))
         await self._queues.ResumeQueue(queue.ResumeQueueRequest(kind=request.kind))
         return pb.ResumeQueueResponse()
 
     async def SetQueueShare(self, request: pb.SetQueueShareRequest, context: Context) -> pb.SetQueueShareResponse:
-        await self._record("admin.queue_share", "queue")
         await self._queues.SetTenantShare(
             queue.SetTenantShareRequest(tenant_id=_tenant(), weight=request.weight, max_in_flight=request.max_in_flight)
         )
@@ -69,18 +65,11 @@ class JobHandler(job_service_pb2_grpc.JobServiceServicer):
         answer = await self._queues.GetQueueStats(queue.GetQueueStatsRequest())
         return pb.GetQueueStatsResponse(kinds=answer.kinds)
 
-    async def _record(self, action: str, target: str) -> None:
-        await operations.record_action(self._store, caller(), action, target)
-
 
 def _shown(job: job_pb2.Job) -> job_pb2.Job:
     """A job without its payload, which is between its kind and its worker."""
     job.ClearField("payload")
     return job
-
-
-def _queue(kind: str) -> str:
-    return f"queue:{kind}" if kind else "queue"
 
 
 def _tenant() -> str:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
 from datetime import timedelta
 from enum import Enum
 from typing import Any
@@ -114,13 +113,30 @@ async def _pages(store: Store, wanted: Filter, end: int) -> AsyncIterator[Sequen
 
 def _chain_record(skeleton: Skeleton, body: Body | None, found: bytes) -> dict[str, Any]:
     """A sealed record as the verifier reads it."""
-    fields = asdict(skeleton)
-    fields |= {name: str(fields[name]) for name in ("tenant_id", "record_id")}
-    fields |= {name: fields[name].isoformat(timespec="microseconds") for name in ("create_time", "append_time")}
-    fields["user_id"] = str(skeleton.user_id) if skeleton.user_id else None
-    fields["commitment"] = skeleton.commitment.hex()
-    kept = asdict(body) | {"salt": body.salt.hex()} if body else None
-    return {"kind": "record"} | fields | {"hash": found.hex(), "body": kept}
+    kept = {
+        "salt": body.salt.hex(),
+        "ip_address": body.ip_address,
+        "user_agent": body.user_agent,
+        "payload": body.payload,
+    } if body else None  # fmt: skip
+    return {
+        "kind": "record",
+        "tenant_id": str(skeleton.tenant_id),
+        "sequence": skeleton.sequence,
+        "record_id": str(skeleton.record_id),
+        "user_id": str(skeleton.user_id) if skeleton.user_id else None,
+        "actor": skeleton.actor,
+        "action": skeleton.action,
+        "target": skeleton.target,
+        "session_id": skeleton.session_id,
+        "channel": skeleton.channel,
+        "duration_us": skeleton.duration_us,
+        "create_time": skeleton.create_time.isoformat(timespec="microseconds"),
+        "append_time": skeleton.append_time.isoformat(timespec="microseconds"),
+        "commitment": skeleton.commitment.hex(),
+        "hash": found.hex(),
+        "body": kept,
+    }
 
 
 def record_of(link: Link) -> Record:

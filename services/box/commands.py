@@ -16,6 +16,7 @@ from rich.live import Live
 
 from services.box import view
 from services.box.certificate_commands import app as certificates
+from services.box.database_commands import app as database
 from services.box.errors import BoxError
 from services.box.home import Home, HomeBusy
 from services.box.logfiles import last_lines
@@ -32,6 +33,7 @@ DOWN_SECONDS = 60.0
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 app.add_typer(certificates, name="certificates")
+app.add_typer(database, name="database")
 out = Console()
 err = Console(stderr=True)
 

@@ -62,6 +62,7 @@ def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET
         "rate_limit": edge.rate_limit,
         "rate_burst": edge.rate_limit * 2,
         "known_fields_script": _known_fields_script(contract),
+        "plain_names_script": (TEMPLATES / "plain_names.lua").read_text(),
         "descriptor_set": str(descriptor_set),
         "services": contract.services,
         "event_paths": _any_of(_template_regex(path) for path in contract.event_paths),

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from services.box import envoy, keyring_environment, postgres
+from services.box import audit_environment, envoy, keyring_environment, postgres
 from services.box.contract import read_contract
 from services.box.errors import BoxError
 from services.box.home import MARK, Home
 from services.box.probes import UnixConnection, grpc_probe, http_probe
 from services.box.process import Probe, ProcessSpec
-from services.box.roles import Logins
+from services.box.roles import Logins, external_logins
 from services.box.settings import Settings
 from services.box.transport import Certificate, Door, Mesh, check_certificate
 
@@ -89,6 +89,7 @@ class Installation:
                 "OIAB_HOME": str(self.home.root),
                 "OIAB_CERTIFICATES": str(self.home.certificates),
                 "OIAB_RUN_DIR": str(self.home.run),
+                "OIAB_PORT": str(self.settings.port),
                 "OIAB_DEMO_MODEL": str(self.settings.demo_model).lower(),
                 "PYTHONUNBUFFERED": "1",
                 "GRPC_ENABLE_FORK_SUPPORT": "0",  # our children run other programs at once
@@ -141,6 +142,8 @@ class Installation:
             env["ORGINABOX_API_KEY"] = self.home.api_key(self.environ)
         if service in keyring_environment.ROOMS:
             env |= keyring_environment.keyring_environment(self.environ)
+        if service == audit_environment.ROOM:
+            env |= audit_environment.audit_environment(self.environ)
         path = self.home.socket(name)
         return ProcessSpec(
             name=name,
@@ -183,8 +186,3 @@ async def database(home: Home, settings: Settings, env: Mapping[str, str]) -> tu
     lock = await postgres.lock_data(home.postgres)
     await asyncio.to_thread(server.create)
     return server.logins, server.spec(lock, env)
-
-
-def external_logins(home: Home, url: str) -> Logins:
-    """How the services sign in to a database of somebody else's. The same for ever, for an administrator may set it."""
-    return Logins(url, home.secret("postgres_roles"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from services.box.errors import BoxError
+from services.box.home import Home
 from services.kit.tenancy import service_roles
 
 ROOMS = Path(__file__).parents[1]
@@ -113,6 +114,11 @@ class Logins:
         from psycopg.conninfo import make_conninfo
 
         return make_conninfo(self.url, user=role, password=password_of(self.secret, role))
+
+
+def external_logins(home: Home, url: str) -> Logins:
+    """How the services sign in to a database of yours. The same for ever, since an administrator may have set it."""
+    return Logins(url, home.secret("postgres_roles"))
 
 
 def refuse_unbound(connection: Any) -> None:

@@ -58,6 +58,15 @@ class AccessTokens:
         self._key = keys[0]
         self._by_id = {key.key_id: key for key in keys}
 
+    def use(self, keys: Sequence[SigningKey]) -> None:
+        """Use the keys as they are now.
+
+        A key that is new verifies at once, and signs from the next time on: until then every replica knows it.
+        """
+        known = self._by_id
+        self._by_id = {key.key_id: key for key in keys}
+        self._key = next((key for key in keys if key.key_id in known), keys[0])
+
     def sign(self, user_id: UUID, tenant_id: UUID, sign_in_id: UUID, roles: Sequence[str], now: datetime) -> str:
         """A new access token."""
         claims = {

@@ -156,16 +156,18 @@ class Authenticator:
 
     async def _of_access_token(self, token: str) -> Standing:
         proof = self._proof(token)
-        if standing := self._standings.get(proof.sign_in_id):
-            return standing
+        standing = self._standings.get(proof.sign_in_id) or await self._read_sign_in(proof)
+        if standing.user_id != proof.user_id or standing.tenant_id != proof.tenant_id:
+            raise TokenInvalid("this token is none of this box; sign in again: oiab login")
+        return standing
+
+    async def _read_sign_in(self, proof: _Proof) -> Standing:
         heard = self._standings.heard
         with as_tenant(proof.tenant_id):
             async with self._store.transaction() as tx:
                 found = await tx.sign_in_standing(proof.tenant_id, proof.sign_in_id)
         if found is None:
             raise TokenRevoked("this sign-in was ended; sign in again: oiab login")
-        if found.user_id != proof.user_id:
-            raise TokenInvalid("this token is none of this box; sign in again: oiab login")
         self._standings.keep(found, heard)
         return found
 

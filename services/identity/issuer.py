@@ -33,6 +33,10 @@ class Issuer:
         self._access_tokens = access_tokens
         self._refresh_keys = tuple(refresh_keys)
 
+    def use(self, refresh_keys: Sequence[bytes]) -> None:
+        """Use the keys as they are now, the newest first."""
+        self._refresh_keys = tuple(refresh_keys)
+
     async def begin(
         self, tx: StoreTransaction, user: User, origin: Origin, device: str, identity_provider: str = ""
     ) -> TokenPair:

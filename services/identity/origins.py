@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 
 from services.identity.sign_in import Origin
+from services.kit.gate import address_of, channel_of
 from services.kit.interceptor import Context
 
 
 def origin_of(metadata: Mapping[str, str]) -> Origin:
     """From where a call comes.
 
-    The address is the last of `x-forwarded-for`, the one that the edge has added: the client said what is before it.
+    The address is `x-forwarded-for` as the edge sets it. Should a client's words ever stand in it, they come first.
     """
     return Origin(
-        channel=metadata.get("x-oiab-channel", "rest" if "x-envoy-original-path" in metadata else "grpc")[:32],
-        ip_address=metadata.get("x-forwarded-for", "").rpartition(",")[2].strip()[:64],
+        channel=channel_of(metadata),
+        ip_address=address_of(metadata),
         user_agent=metadata.get("user-agent", "")[:200],
     )
 

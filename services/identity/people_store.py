@@ -134,7 +134,7 @@ class PeopleStore:
         """
         if found := await self.find_role(tenant_id, named):
             return found
-        raise RoleNotFound(f"there is no role {named[:63]}; list them: oiab role list", roleId=named[:63])
+        raise RoleNotFound(f"there is no role {named[:63]}", roleId=named[:63])
 
     async def refuse_taken_role(self, tenant_id: UUID, name: str) -> None:
         """Refuse a name that another role has.
@@ -219,7 +219,7 @@ class PeopleStore:
         """
         if found := await self.find_user(tenant_id, named):
             return found
-        raise UserNotFound(f"there is no user {named[:127]}; list them: oiab user list", userId=named[:127])
+        raise UserNotFound(f"there is no user {named[:127]}", userId=named[:127])
 
     async def user_by_name(self, tenant_id: UUID, name: str) -> User | None:
         """A user by the handle, or by the mail address that nobody else has."""

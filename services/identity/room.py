@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from orginabox.api.v1 import (
     api_token_service_pb2_grpc,
     auth_service_pb2_grpc,
@@ -18,7 +16,7 @@ from orginabox.api.v1 import (
 from orginabox.audit.v1 import audit_service_pb2_grpc
 
 from services.identity import tenant_operations
-from services.identity.access_token import KEY_BYTES, AccessTokens, SigningKey
+from services.identity.access_token import AccessTokens
 from services.identity.api_token_handler import ApiTokenHandler
 from services.identity.auth_handler import AuthHandler
 from services.identity.authenticator import Authenticator, Credentials
@@ -32,13 +30,17 @@ from services.identity.role_handler import RoleHandler
 from services.identity.settings import IdentitySettings
 from services.identity.sign_in_operations import Desk
 from services.identity.standing import Standings
-from services.identity.store import QUERIES, SCHEMA, Store
+from services.identity.store import QUERIES, SCHEMA, SECRETS, Store
 from services.identity.tenant_handler import TenantHandler
+from services.identity.token_keys import KEPT, TokenKeys
 from services.identity.user_handler import UserHandler
 from services.kit.caller import Caller
 from services.kit.courier import AuditCourier
 from services.kit.gate import Call
 from services.kit.keyring import Keyring
+from services.kit.keyring.admin import KeyringAdmin
+from services.kit.keyring.handler import KeyringHandler
+from services.kit.keyring.opening import open_keyring
 from services.kit.postgres import Database
 from services.kit.tenancy import as_system
 
@@ -60,6 +62,9 @@ class Room:
         desk: Signs people in.
         principals: Tells how a user stands on whose behalf something goes on.
         url: The address at which browsers find the box.
+        operator_key: Whether the key of the box opens it.
+        keyring: Seals the secrets of identity.
+        token_keys: Keeps the keys of tokens.
     """
 
     authenticator: Authenticator
@@ -67,6 +72,13 @@ class Room:
     principals: Principals
     url: str
     operator_key: bool
+    keyring: Keyring
+    token_keys: TokenKeys
+
+    @property
+    def keyrings(self) -> KeyringHandler:
+        """Operates the keyring, for Api."""
+        return KeyringHandler(self.token_keys.admin)
 
     async def identify(self, call: Call) -> Caller:
         """Who calls: for the gate of a server."""
@@ -87,7 +99,6 @@ class Room:
 @asynccontextmanager
 async def opened(
     settings: IdentitySettings,
-    keyring: Keyring,
     operator_key: str,
     audits: audit_service_pb2_grpc.AuditServiceStub,
     passwords: Passwords | None = None,
@@ -96,7 +107,6 @@ async def opened(
 
     Args:
         settings: What identity is told.
-        keyring: From which the keys of tokens are derived.
         operator_key: The key of the box. Empty: it has none.
         audits: Where audit records are brought.
         passwords: How passwords are kept. None means as they should be.
@@ -105,35 +115,27 @@ async def opened(
     async with Database(urls, SCHEMA, QUERIES) as database:
         store = Store(database)
         await tenant_operations.seed(store)
-        access_tokens = AccessTokens(signing_keys(keyring))
+        keyring = await open_keyring(SCHEMA, database, settings, SECRETS)
+        admin = KeyringAdmin(keyring, database, SECRETS, grace=KEPT, recorded=store.recorded)
+        token_keys = TokenKeys(keyring, admin)
+        access_tokens = AccessTokens(await token_keys.signing())
         standings = Standings()
         authenticator = Authenticator(store, access_tokens, standings, operator_key, remote_key=settings.api_key_remote)
-        desk = Desk(store, Issuer(access_tokens, refresh_keys(keyring)), passwords or Passwords())
+        issuer = Issuer(access_tokens, await token_keys.refreshing())
+        desk = Desk(store, issuer, passwords or Passwords())
         with as_system():  # each loop keeps the scope in which it begins
             background = [
                 asyncio.create_task(Listener(urls.system, standings).run()),
                 asyncio.create_task(authenticator.run()),
                 asyncio.create_task(AuditCourier(database.transaction, audits, store.recorded).run()),
                 asyncio.create_task(Housekeeping(store).run()),
+                asyncio.create_task(token_keys.run(access_tokens, issuer)),
             ]
         try:
-            yield Room(authenticator, desk, Principals(store, standings), settings.url(), bool(operator_key))
+            principals = Principals(store, standings)
+            yield Room(authenticator, desk, principals, settings.url(), bool(operator_key), keyring, token_keys)
         finally:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             await authenticator.flush()
-
-
-def signing_keys(keyring: Keyring) -> list[SigningKey]:
-    """The keys of access tokens, the newest first."""
-    return [SigningKey(_derived(keyring, b"orginabox access tokens"))]
-
-
-def refresh_keys(keyring: Keyring) -> list[bytes]:
-    """The keys from which refresh tokens are derived, the newest first."""
-    return [_derived(keyring, b"orginabox refresh tokens")]
-
-
-def _derived(keyring: Keyring, purpose: bytes) -> bytes:
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose).derive(keyring.key)

@@ -1,15 +1,15 @@
 """What identity is told by its environment."""
 
-from pathlib import Path
 from typing import Self
 
 from pydantic import Field
 
+from services.kit.keyring.settings import KeyringSettings
 from services.kit.settings import MeshSettings
 from services.kit.tenancy import DatabaseUrls
 
 
-class IdentitySettings(MeshSettings):
+class IdentitySettings(KeyringSettings):
     """The settings of identity, which runs within Api."""
 
     identity_database_url: str = Field(
@@ -27,8 +27,6 @@ class IdentitySettings(MeshSettings):
     )
     port: int = Field(default=8787, description="The port of the box on this machine.")
 
-    keyring: Path | None = Field(default=None, description="The master key. Default: `secrets/keyring` in the home.")
-
     @classmethod
     def of(cls, mesh: MeshSettings) -> Self:
         """The settings of identity in a process that has read those of the mesh."""
@@ -37,10 +35,6 @@ class IdentitySettings(MeshSettings):
     def identity_urls(self) -> DatabaseUrls:
         """The addresses of the database for identity's two logins."""
         return DatabaseUrls(self.identity_database_url, self.identity_database_system_url)
-
-    def keyring_file(self) -> Path:
-        """The file of the master key."""
-        return self.keyring or self.home / "secrets" / "keyring"
 
     def url(self) -> str:
         """The address at which browsers find the box, without a slash at its end."""

@@ -150,7 +150,7 @@ async def revoke_sign_in(store: Store, caller: Caller, sign_in_id: UUID) -> None
     """End one of the caller's sign-ins."""
     async with store.transaction() as tx:
         if not await tx.revoke_sign_in(caller.tenant_id, caller.user_id, sign_in_id, "signed_out"):
-            raise SignInNotFound("you have no sign-in with this id that holds; list them: oiab whoami")
+            raise SignInNotFound("you have no sign-in with this id that holds")
         await tx.record("auth.logout", f"sign_in:{sign_in_id}", sign_ins=1)
 
 

@@ -149,7 +149,7 @@ class SignInStore(PeopleStore):
             ApiTokenNotFound: The user has none such that holds.
         """
         if not await self._tx.run("revoke_api_token", tenant_id=tenant_id, user_id=user_id, api_token_id=api_token_id):
-            raise ApiTokenNotFound("you have no API token with this id that holds; list them: oiab token list")
+            raise ApiTokenNotFound("you have no API token with this id that holds")
         await self.tell(tenant_id, user_id)
 
     async def revoke_api_tokens(self, tenant_id: UUID, user_id: UUID) -> int:

@@ -5,9 +5,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psycopg
+
 from services.identity.news import News
 from services.identity.sign_in_store import SignInStore
+from services.identity.user import UserInvalid
 from services.kit import outbox
+from services.kit.keyring import data_key
+from services.kit.keyring.secret_table import SecretTable
 from services.kit.outbox import Who, record
 from services.kit.postgres import Database, Transaction
 from services.kit.queries import load_queries
@@ -16,8 +21,19 @@ SCHEMA = "identity"
 QUERIES = (
     load_queries(Path(__file__).with_name("queries.sql"))
     | load_queries(Path(__file__).with_name("sign_in_queries.sql"))
+    | load_queries(Path(__file__).with_name("keyring_queries.sql"))
+    | data_key.QUERIES
     | outbox.QUERIES
 )
+SECRETS = (
+    SecretTable(
+        stale="stale_provider_secrets",
+        save="reseal_provider_secret",
+        count="count_provider_secrets",
+        originals="original_provider_secrets",
+    ),
+)
+"""Where sealed secrets are. Each is sealed for the record `identity_provider:<tenant>:<identity provider>`."""
 
 
 class Store:
@@ -39,9 +55,14 @@ class Store:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["StoreTransaction"]:
         """Open a transaction: it commits when the block ends."""
-        async with self._database.transaction() as tx:
-            found = StoreTransaction(tx)
-            yield found
+        try:
+            async with self._database.transaction() as tx:
+                found = StoreTransaction(tx)
+                yield found
+        except psycopg.DataError as error:
+            if error.sqlstate is None:  # it did not come as far as the database, which takes any text but this
+                raise UserInvalid("a text must not have the sign NUL in it", field="") from None
+            raise
         for news in found.news:
             for hear in self._hear:
                 hear(news)

@@ -78,7 +78,7 @@ class DenialRecorder:
             somebody = replace(somebody, actor=ANONYMOUS)
         denial = Denial(somebody, action, target, reason)
         if denial not in self._seen and len(self._seen) >= MAX_KINDS:
-            denial = Denial(Who(denial.who.tenant_id), action, _MANY, _MANY)
+            denial = Denial(Who(denial.who.tenant_id, ANONYMOUS), action, _MANY, _MANY)
         if seen := self._seen.get(denial):
             seen.again += 1
             return

@@ -51,6 +51,13 @@ class RequestIdReused(DomainError):
     reason = "REQUEST_ID_REUSED"
 
 
+class TextInvalid(DomainError):
+    """A text holds what no text may."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "INVALID_ARGUMENT"
+
+
 class ServiceUnavailable(DomainError):
     """A part of the mesh cannot be reached."""
 

@@ -14,6 +14,7 @@ import grpc
 from services.kit import caller as callers
 from services.kit.caller import Caller
 from services.kit.errors import DomainError, PermissionDenied, Unauthenticated
+from services.kit.outbox import ANONYMOUS, Who
 from services.kit.policy import Access, Rule
 
 EDGE = "envoy"
@@ -46,8 +47,8 @@ Identify = Callable[[Call], Awaitable[Caller]]
 class Recorder(Protocol):
     """Puts refusals on record."""
 
-    async def denied(self, target: str, reason: str) -> None:
-        """Put on record that the caller was refused what the target names, and why."""
+    async def denied(self, target: str, reason: str, *, who: Who | None = None) -> None:
+        """Put on record that somebody, else the caller, was refused what the target names, and why."""
 
 
 class Gate:
@@ -116,4 +117,27 @@ class Gate:
 
     async def _record(self, call: Call, reason: str) -> None:
         if self._recorder is not None:
-            await self._recorder.denied(f"method:{call.method.lstrip('/')}", reason)
+            who = None if callers.current() else _stranger(call)
+            await self._recorder.denied(f"method:{call.method.lstrip('/')}", reason, who=who)
+
+
+def _stranger(call: Call) -> Who:
+    """Who is refused and is no user: somebody at the edge, or a service of the mesh."""
+    if call.peer != EDGE:
+        return Who(actor=f"service:{call.peer}" if call.peer else ANONYMOUS)
+    return Who(
+        actor=ANONYMOUS,
+        channel=channel_of(call.metadata),
+        ip_address=address_of(call.metadata),
+        user_agent=call.metadata.get("user-agent", "")[:200],
+    )
+
+
+def channel_of(metadata: Mapping[str, str]) -> str:
+    """By which way a call came."""
+    return metadata.get("x-oiab-channel", "rest" if "x-envoy-original-path" in metadata else "grpc")[:32]
+
+
+def address_of(metadata: Mapping[str, str]) -> str:
+    """The address of the client: the last of `x-forwarded-for`, which the edge has set. Empty when it is not known."""
+    return metadata.get("x-forwarded-for", "").rpartition(",")[2].strip()[:64]

@@ -5,7 +5,6 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,10 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from services.kit import telemetry
-from services.kit.certificates import CERTIFICATE, KEY, ROOTS, CertificateUnusable, spiffe_of
+from services.kit.certificates import CERTIFICATE, KEY, ROOTS, CertificateUnusable, issued_at, spiffe_of
 
 LOOK_EVERY_SECONDS = 0.25
 LOOK_AGAIN_SECONDS = 10.0
+CONNECTION_SHARE = 0.25
+"""For what share of a certificate's life a connection takes new calls."""
 _READS = 5
 
 _SERVING: ContextVar["MeshIdentity"] = ContextVar("mesh_identity")
@@ -96,6 +97,15 @@ class MeshIdentity:
             self._configuration(), self._configuration, require_client_authentication=True
         )
 
+    def server_options(self) -> list[tuple[str, Any]]:
+        """What a server needs besides: after a while a connection takes no new calls, and its client connects anew.
+
+        Certificates are renewed at half their life, so no connection outlives the certificate that it began with.
+        """
+        certificate = self.credentials.certificate
+        life = certificate.not_valid_after_utc - issued_at(certificate)
+        return [("grpc.max_connection_age_ms", int(life.total_seconds() * 1000 * CONNECTION_SHARE))]
+
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """What a channel needs. A channel keeps the certificate that it began with."""
         found = self.credentials
@@ -103,13 +113,8 @@ class MeshIdentity:
 
     def peer_of(self, context: grpc.aio.ServicerContext[Any, Any]) -> str:
         """The name of the service at the other end of a call. Empty when it has proved none of this installation."""
-        proofs = context.auth_context()
-        names, certificates = proofs.get("peer_spiffe_id", ()), proofs.get("x509_pem_cert", ())
-        for name, certificate in zip(names, certificates, strict=False):
-            # The handshake has verified it; a connection may be older than that.
-            if time.time() < _end_of(certificate):
-                return self.name_of(name.decode(errors="replace"))
-        return ""
+        names = list(context.auth_context().get("peer_spiffe_id", ()))
+        return self.name_of(names[0].decode(errors="replace")) if len(names) == 1 else ""
 
     def name_of(self, spiffe: str) -> str:
         """The name in a SPIFFE id of this installation. Empty for any other."""
@@ -156,11 +161,6 @@ def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     """The name of the service that makes the current call, such as `worker`. Empty when it has proved none."""
     serving = _SERVING.get(None)
     return serving.peer_of(context) if serving else ""
-
-
-@lru_cache(maxsize=1024)
-def _end_of(certificate: bytes) -> float:
-    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
 
 
 def _stamp(folder: Path) -> tuple[tuple[int, int, int], ...]:

@@ -8,7 +8,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from services.kit.errors import ServiceUnavailable
+from services.kit.errors import ServiceUnavailable, TextInvalid
 from services.kit.tenancy import SYSTEM, DatabaseUrls, Scope, scope
 
 Row = dict[str, Any]
@@ -50,8 +50,7 @@ class Database:
     """Two pools of connections to one schema: one for the tenants, one for the system.
 
     Args:
-        urls: The addresses of the database for the two logins. One address alone is that of a room that tells no scopes
-            yet: all it does is the system's.
+        urls: The addresses of the database for the two logins.
         schema: The schema of the service. Every connection has it as its search path, and nothing else.
         queries: The named queries of the store.
         size: How many connections for the tenants at most.
@@ -60,7 +59,7 @@ class Database:
 
     def __init__(
         self,
-        urls: DatabaseUrls | str,
+        urls: DatabaseUrls,
         schema: str,
         queries: Mapping[str, LiteralString],
         *,
@@ -68,11 +67,8 @@ class Database:
         system_size: int = 4,
     ) -> None:
         self._queries = queries
-        self._scoped = isinstance(urls, DatabaseUrls)
-        if isinstance(urls, str):
-            urls, system_size = DatabaseUrls(urls, urls), size
-        self._tenants = _pool(urls.tenant, schema, 1, size, bound=self._scoped)
-        self._system = _pool(urls.system, schema, 0, system_size, bound=self._scoped)
+        self._tenants = _pool(urls.tenant, schema, 1, size)
+        self._system = _pool(urls.system, schema, 0, system_size)
 
     async def __aenter__(self) -> Self:
         await self._tenants.open()
@@ -94,7 +90,7 @@ class Database:
             ScopeMissing: Nobody said for whom.
             ServiceUnavailable: The database cannot be reached, or was lost before the commit.
         """
-        current = (wanted or scope()) if self._scoped else SYSTEM
+        current = wanted or scope()
         pool = self._system if current is SYSTEM else self._tenants
         try:
             connection = await _begun(pool, _begin(current))
@@ -107,6 +103,10 @@ class Database:
             raise ServiceUnavailable(
                 "the database cannot be reached just now; try again in a moment", service="database"
             ) from error
+        except psycopg.DataError as error:
+            if error.sqlstate is None and "NUL" in str(error):  # psycopg's own word: it was not sent
+                raise TextInvalid("a text holds a NUL character, which no text may", field="") from error
+            raise
 
     async def ready(self) -> None:
         """Return when the database answers.
@@ -123,7 +123,7 @@ class Database:
             ) from error
 
 
-def _pool(url: str, schema: str, least: int, most: int, *, bound: bool) -> Pool:
+def _pool(url: str, schema: str, least: int, most: int) -> Pool:
     return AsyncConnectionPool(
         url,
         connection_class=psycopg.AsyncConnection[Row],
@@ -133,7 +133,7 @@ def _pool(url: str, schema: str, least: int, most: int, *, bound: bool) -> Pool:
             "options": f"-c search_path={schema} -c idle_in_transaction_session_timeout=60s",
             "application_name": f"oiab-{schema}",
         },
-        configure=_refuse_unbound if bound else None,
+        configure=_refuse_unbound,
         min_size=least,
         max_size=most,
         open=False,

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from services.kit import telemetry
 from services.kit.gate import Gate
 from services.kit.interceptor import CallInterceptor
+from services.kit.memory import collect_seldom
 from services.kit.mesh import MeshIdentity, serve_as
 from services.kit.policy import require_policies
 from services.kit.user_token import hand_over
@@ -56,7 +57,8 @@ async def serve(
         gate: Lets calls in. Default: one for methods that services call, and no users.
         stop: Set when the server has to stop.
     """
-    server, checks = await build(services, register, gate or Gate(hand_over=hand_over))
+    gate = gate or Gate(hand_over=hand_over)
+    server, checks = await build(services, register, gate, identity.server_options())
     _clear_socket(address)
     server.add_secure_port(address, identity.server_credentials())
     serve_as(identity)
@@ -69,11 +71,11 @@ async def serve(
 
 
 async def build(
-    services: Sequence[str], register: Register, gate: Gate
+    services: Sequence[str], register: Register, gate: Gate, options: Sequence[tuple[str, Any]] = ()
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """A server that listens nowhere yet, and what answers for its health."""
     require_policies(services)
-    server = grpc.aio.server(interceptors=[CallInterceptor(gate)], options=OPTIONS)
+    server = grpc.aio.server(interceptors=[CallInterceptor(gate)], options=[*OPTIONS, *options])
     register(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -93,6 +95,7 @@ def run(service: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
         level: The least level of logs to write.
     """
     telemetry.configure(service, level)
+    collect_seldom()
 
     async def supervised() -> None:
         stop = asyncio.Event()

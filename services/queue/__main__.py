@@ -7,12 +7,16 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import grpc
+from orginabox.audit.v1 import audit_service_pb2_grpc
 from orginabox.queue.v1 import queue_service_pb2_grpc
 from pydantic import Field
 
+from services.kit.channel import connect
+from services.kit.courier import AuditCourier
 from services.kit.metrics import telling
 from services.kit.server import run, serve
 from services.kit.settings import MeshSettings
+from services.kit.tenancy import DatabaseUrls, as_system
 from services.queue.bell import Bell
 from services.queue.dispatcher import Dispatcher
 from services.queue.enqueuer import Enqueuer
@@ -39,16 +43,22 @@ class QueueSettings(MeshSettings):
 
 
 @asynccontextmanager
-async def running_queue(url: str, instance: str) -> AsyncIterator[QueueHandler]:
-    """The queue with its loops, without a server around it."""
-    async with Store(url) as store:
+async def running_queue(
+    urls: DatabaseUrls, instance: str, audits: audit_service_pb2_grpc.AuditServiceStub | None = None
+) -> AsyncIterator[QueueHandler]:
+    """The queue with its loops, without a server around it. Without Audit its records wait."""
+    async with Store(urls) as store:
         bell = Bell()
         pace = Pace()
         enqueuer = Enqueuer(store, bell, pace)
         dispatcher = Dispatcher(store, bell, pace, instance)
         housekeeping = Housekeeping(store, bell, pace, enqueuer, dispatcher, instance)
-        await housekeeping.begin()
-        loops = asyncio.gather(enqueuer.run(), dispatcher.run(), housekeeping.run())
+        with as_system():  # each loop keeps the scope in which it begins
+            await housekeeping.begin()
+            couriers = [AuditCourier(store.outbox, audits, store.recorded)] if audits else []
+            loops = asyncio.gather(
+                enqueuer.run(), dispatcher.run(), housekeeping.run(), *(courier.run() for courier in couriers)
+            )
         handler = QueueHandler(store, bell, pace, enqueuer, dispatcher)
         try:
             yield handler
@@ -61,7 +71,12 @@ async def running_queue(url: str, instance: str) -> AsyncIterator[QueueHandler]:
 async def serve_queue(settings: QueueSettings, stop: asyncio.Event) -> None:
     """Run the queue until told to stop."""
     identity = settings.identity("queue")
-    async with running_queue(settings.database_system_url or settings.database_url, settings.instance()) as handler:
+    async with (
+        connect(settings.address("audit"), to="audit", identity=identity) as to_audit,
+        running_queue(
+            settings.database_urls(), settings.instance(), audit_service_pb2_grpc.AuditServiceStub(to_audit)
+        ) as handler,
+    ):
 
         def register(server: grpc.aio.Server) -> None:
             queue_service_pb2_grpc.add_QueueServiceServicer_to_server(handler, server)

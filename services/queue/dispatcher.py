@@ -6,7 +6,7 @@ in the task of a call: a stream that is cut cuts no transaction.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -16,7 +16,7 @@ from services.kit.telemetry import log
 from services.queue import metrics, operations
 from services.queue.batch import Batcher
 from services.queue.bell import Bell
-from services.queue.job import Failure, Job, Lease
+from services.queue.job import Failure, Held, LeasedJob
 from services.queue.operations import MAX_BATCH, Settlement
 from services.queue.pace import Pace
 from services.queue.store import Store
@@ -100,12 +100,11 @@ class Dispatcher:
         if self._may_find_work(session.kinds):
             self._bell.work.set()
 
-    def settle(self, session: WorkSession, words: Iterable[tuple[str, str, Failure | None]]) -> None:
-        """Take settlements in: job, token and, if it failed, why. The worker is told when they are on disk."""
-        settlements = [
-            Settlement(lease, failure)
-            for job_id, token, failure in words
-            if (lease := session.begin_settling(job_id, token))
+    def settle(self, session: WorkSession, done: Sequence[str], failed: Mapping[str, Failure]) -> None:
+        """Take settlements in, by token: jobs that are done, and why others failed. The worker hears of the commit."""
+        settlements = [Settlement(job) for token in done if (job := session.begin_settling(token))]
+        settlements += [
+            Settlement(job, failure) for token, failure in failed.items() if (job := session.begin_settling(token))
         ]
         for first in range(0, len(settlements), MAX_BATCH):
             self._settler.put(_Settling(session, settlements[first : first + MAX_BATCH]))
@@ -146,16 +145,22 @@ class Dispatcher:
     async def _claim_for_all(self) -> None:
         groups: dict[frozenset[str], list[WorkSession]] = defaultdict(list)
         for session in self._sessions.values():
-            if session.credit > 0:
+            if session.room > 0:
                 groups[session.kinds].append(session)
         for kinds, sessions in groups.items():
             while self._may_find_work(kinds) and (slots := _slots(sessions)):
                 seen = self._bell.arrivals
                 with metrics.CLAIM_SECONDS.time():
+                    numbers = {session: number for number, session in enumerate(dict.fromkeys(slots), 1)}
                     leased = await operations.claim(
-                        self._store, self._pace, self._bell.heads, kinds, [session.id for session in slots]
+                        self._store,
+                        self._pace,
+                        self._bell.heads,
+                        kinds,
+                        [session.id for session in numbers],
+                        [numbers[session] for session in slots],
                     )
-                if len(leased) < len(slots):
+                if sum(map(len, leased.values())) < len(slots):
                     self._drained_at[kinds] = seen
                 await self._deliver(leased)
 
@@ -163,20 +168,20 @@ class Dispatcher:
         """Whether jobs may be ready: none were found last time, and none came since, is the usual case."""
         return self._drained_at.get(kinds) != self._bell.arrivals
 
-    async def _deliver(self, leased: Sequence[tuple[Job, Lease]]) -> None:
+    async def _deliver(self, leased: Mapping[UUID, Sequence[LeasedJob]]) -> None:
         if leased:
-            metrics.tell_claim([job for job, _ in leased], datetime.now(UTC))
-        strays = []
-        for job, lease in leased:
-            session = self._sessions.get(lease.session_id)
+            metrics.tell_claim([job for jobs in leased.values() for job in jobs], datetime.now(UTC))
+        strays: list[LeasedJob] = []
+        for session_id, jobs in leased.items():
+            session = self._sessions.get(session_id)
             if session is None or session.draining:
-                strays.append(lease)
+                strays += jobs
             else:
-                session.deliver(job, lease)
+                session.deliver(jobs)
         if strays:
             await self._withdraw(strays)
 
-    async def _withdraw(self, leases: Collection[Lease]) -> None:
+    async def _withdraw(self, leases: Collection[Held]) -> None:
         """Take back leases that no worker heard of."""
         settled = await operations.withdraw(self._store, leases)
         if settled.freed:
@@ -209,8 +214,10 @@ class Dispatcher:
         closing = [item for item in items if isinstance(item, _Closing)]
         standing = await self._settle_surely([found for item in settling for found in item.settlements], closing)
         for item in settling:
-            for settlement in item.settlements:
-                item.session.end_settling(settlement.lease, settled=settlement.lease.token in standing)
+            full = item.session.room < item.session.credit
+            item.session.end_settling([settlement.lease.token for settlement in item.settlements], standing)
+            if full:
+                self._bell.work.set()
         return [None] * len(items)
 
     async def _settle_surely(self, settlements: Sequence[Settlement], closing: Collection[_Closing]) -> Collection[str]:
@@ -259,15 +266,17 @@ def _weight(item: _Settling | _Closing) -> int:
 
 def _slots(sessions: Sequence[WorkSession]) -> list[WorkSession]:
     """Who gets the next jobs: those with most credit first, one job each before anybody gets a second."""
-    able = sorted((session for session in sessions if session.credit > 0 and not session.closed), key=_credit)
+    able = sorted((session for session in sessions if session.room > 0 and not session.closed), key=_room)
+    if len(able) == 1:
+        return able * min(able[0].room, MAX_BATCH)
     slots: list[WorkSession] = []
     taken = 0
     while able and len(slots) < MAX_BATCH:
         taken += 1
         slots += reversed(able)
-        able = [session for session in able if session.credit > taken]
+        able = [session for session in able if session.room > taken]
     return slots[:MAX_BATCH]
 
 
-def _credit(session: WorkSession) -> int:
-    return session.credit
+def _room(session: WorkSession) -> int:
+    return session.room

@@ -222,7 +222,7 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
             case "grant":
                 self._dispatcher.grant(session, request.grant.credit)
             case "settle":
-                self._dispatcher.settle(session, mapping.settlements_from_proto(request.settle))
+                self._dispatcher.settle(session, *mapping.settlements_from_proto(request.settle))
             case "drain":
                 session.drain()
             case _:

@@ -107,7 +107,7 @@ class Housekeeping:
 
     async def _reap(self) -> None:
         while True:
-            settled = await operations.reap(self._store)
+            settled = await operations.reap(self._store, self._dispatcher.sessions.keys())
             if settled.tokens:
                 log().warning("leases reaped", count=len(settled.tokens))
                 metrics.LEASES_LOST.labels("expired").inc(len(settled.tokens))

@@ -4,11 +4,14 @@ import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from services.kit.errors import DomainError, Kind
 from services.kit.ids import new_id
 
+MAX_BATCH = 500
+"""How many jobs share a commit."""
 DEFAULT_MAX_ATTEMPTS = 5
 MAX_ERROR_CHARACTERS = 4_000
 OVERDUE = "its deadline passed"
@@ -229,6 +232,39 @@ class Lease:
     def withdrawn(self) -> Outcome:
         """The outcome of a job that was given back, or taken back by the queue: it did not fail, so it never dies."""
         return self._stopped(settled=False) or Outcome(JobState.READY, settled=False)
+
+
+class LeasedJob(NamedTuple):
+    """A job that was just leased, and what its worker is told of it.
+
+    Its ids are text, and it is no dataclass: tens of thousands a second come from the database so, and go on so.
+
+    Attributes:
+        slot: Its place among all that one claim leased.
+        session: The number of the session that has it, among those that the claim named.
+        waited_since: When it could have begun. Only known of the first.
+    """
+
+    slot: int
+    session: int
+    tenant_id: str
+    id: str
+    kind: str
+    key: str
+    token: str
+    attempt: int
+    max_attempts: int
+    payload: bytes
+    idempotency_key: str
+    trace_parent: str
+    priority: int
+    vt: int
+    lane: int
+    waited_since: datetime | None
+
+
+Held = Lease | LeasedJob
+"""A lease, as much of it as is needed to settle it: tenant, job, key and token."""
 
 
 @dataclass(frozen=True, slots=True)

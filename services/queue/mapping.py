@@ -1,8 +1,8 @@
 """The queue's nouns on the wire, field by field."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import groupby
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from services.queue.job import (
     Job,
     JobState,
     KindStats,
+    LeasedJob,
     NewJob,
     PlacedJob,
 )
@@ -55,18 +56,18 @@ def states_from_proto(state: job_pb2.JobState.ValueType) -> list[JobState]:
     return [ours for ours, theirs in STATE_TO_PROTO.items() if theirs == state]
 
 
-def job_to_proto(job: Job, job_id: str = "") -> job_pb2.Job:
-    """A job on the wire. Whoever has its id as text saves the time to make it."""
+def job_to_proto(job: Job, *, payload: bool = True) -> job_pb2.Job:
+    """A job on the wire, with its payload or without."""
     return job_pb2.Job(
-        job_id=job_id or str(job.id),
-        tenant_id=str(job.tenant_id),
+        job_id=str(job.id),
+        tenant_id=_tenant_text(job.tenant_id),
         kind=job.kind,
         key=job.key,
         state=STATE_TO_PROTO[job.state],
         priority=job.priority,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
-        payload=job.payload,
+        payload=job.payload if payload else b"",
         idempotency_key=job.idempotency_key,
         run_time=_timestamp(job.run_time),
         create_time=_timestamp(job.create_time),
@@ -85,14 +86,14 @@ def placed_to_proto(placed: PlacedJob) -> queue_service_pb2.EnqueueJobResponse:
 
 def placed_without_payload(placed: PlacedJob) -> queue_service_pb2.EnqueueJobResponse:
     """The answer to one enqueue of many."""
-    return placed_to_proto(replace(placed, job=replace(placed.job, payload=b"")))
+    return queue_service_pb2.EnqueueJobResponse(job=job_to_proto(placed.job, payload=False), position=placed.position)
 
 
 def new_job_from_proto(request: queue_service_pb2.EnqueueJobRequest) -> NewJob:
     """The job that a request asks for."""
     return NewJob(
         id=new_id(),
-        tenant_id=UUID(request.tenant_id),
+        tenant_id=_tenant(request.tenant_id),
         kind=request.kind,
         key=_text("key", request.key),
         payload=request.payload,
@@ -165,12 +166,9 @@ def session_from_proto(hello: queue_service_pb2.WorkerHello) -> WorkSession:
     return WorkSession(_text("workerId", hello.worker_id), frozenset(hello.kinds))
 
 
-def settlements_from_proto(settle: queue_service_pb2.Settlements) -> Iterator[tuple[str, str, Failure | None]]:
-    """Job, token and, if it failed, why: of each job that a worker settles."""
-    for done in settle.completed:
-        yield done.job_id, done.lease_token, None
-    for failed in settle.failed:
-        yield failed.job_id, failed.lease_token, failure_from_proto(failed)
+def settlements_from_proto(settle: queue_service_pb2.Settlements) -> tuple[Sequence[str], dict[str, Failure]]:
+    """The tokens of the jobs that are done, and why others failed."""
+    return settle.completed, {failed.lease_token: failure_from_proto(failed) for failed in settle.failed}
 
 
 def failure_from_proto(fail: queue_service_pb2.JobFailure) -> Failure:
@@ -188,37 +186,49 @@ def welcome_to_proto(session: WorkSession) -> queue_service_pb2.WorkResponse:
 
 def messages_to_proto(messages: Sequence[Leased | Settled | Ended]) -> Iterator[queue_service_pb2.WorkResponse]:
     """Messages to a worker, in order: neighbours of one sort share one message of the stream."""
-    for _, group in groupby(messages, type):
-        neighbours = list(group)
-        if leased := [message for message in neighbours if isinstance(message, Leased)]:
-            yield from _leases_to_proto(leased)
-        if settled := [_settled_to_proto(message) for message in neighbours if isinstance(message, Settled)]:
-            yield queue_service_pb2.WorkResponse(settled=queue_service_pb2.JobsSettled(jobs=settled))
-        for ended in (_ended_to_proto(message) for message in neighbours if isinstance(message, Ended)):
-            yield queue_service_pb2.WorkResponse(lease_ended=ended)
+    for kind, group in groupby(messages, type):
+        if kind is Leased:
+            yield from _leases_to_proto(job for message in group if isinstance(message, Leased) for job in message.jobs)
+        elif kind is Settled:
+            tokens = [token for message in group if isinstance(message, Settled) for token in message.tokens]
+            yield queue_service_pb2.WorkResponse(settled=queue_service_pb2.JobsSettled(lease_tokens=tokens))
+        else:
+            for ended in (_ended_to_proto(message) for message in group if isinstance(message, Ended)):
+                yield queue_service_pb2.WorkResponse(lease_ended=ended)
 
 
-def _settled_to_proto(message: Settled) -> queue_service_pb2.JobSettled:
-    return queue_service_pb2.JobSettled(job_id=message.job_id, lease_token=message.token)
-
-
-def _leases_to_proto(messages: Iterable[Leased]) -> Iterator[queue_service_pb2.WorkResponse]:
+def _leases_to_proto(jobs: Iterable[LeasedJob]) -> Iterator[queue_service_pb2.WorkResponse]:
     """Leases, as many in one message of the stream as fit well."""
-    leases: list[queue_service_pb2.JobLease] = []
+    part: list[LeasedJob] = []
     size = 0
-    for message in messages:
+    for job in jobs:
         if size > LARGE_MESSAGE_BYTES:
-            yield queue_service_pb2.WorkResponse(leases=queue_service_pb2.JobLeases(leases=leases))
-            leases, size = [], 0
-        leases.append(
-            queue_service_pb2.JobLease(job=job_to_proto(message.job, message.job_id), lease_token=message.token)
-        )
-        size += len(message.job.payload) + SMALL_JOB_BYTES
-    yield queue_service_pb2.WorkResponse(leases=queue_service_pb2.JobLeases(leases=leases))
+            yield queue_service_pb2.WorkResponse(leases=_columns(part))
+            part, size = [], 0
+        part.append(job)
+        size += len(job.payload) + SMALL_JOB_BYTES
+    yield queue_service_pb2.WorkResponse(leases=_columns(part))
+
+
+def _columns(jobs: Sequence[LeasedJob]) -> queue_service_pb2.JobLeases:
+    """The same jobs, a column for each of their fields."""
+    columns = dict(zip(LeasedJob._fields, zip(*jobs, strict=True), strict=True))
+    return queue_service_pb2.JobLeases(
+        lease_tokens=columns["token"],
+        job_ids=columns["id"],
+        tenant_ids=columns["tenant_id"],
+        kinds=columns["kind"],
+        keys=columns["key"],
+        payloads=columns["payload"],
+        attempts=columns["attempt"],
+        max_attempts=columns["max_attempts"],
+        idempotency_keys=columns["idempotency_key"],
+        trace_parents=columns["trace_parent"],
+    )
 
 
 def _ended_to_proto(message: Ended) -> queue_service_pb2.LeaseEnded:
-    return queue_service_pb2.LeaseEnded(job_id=message.job_id, lease_token=message.token, cancelled=message.cancelled)
+    return queue_service_pb2.LeaseEnded(lease_token=message.token, cancelled=message.cancelled)
 
 
 def _text(name: str, value: str) -> str:
@@ -228,8 +238,19 @@ def _text(name: str, value: str) -> str:
     return value
 
 
+@lru_cache(1024)
+def _tenant(text: str) -> UUID:
+    return UUID(text)
+
+
+@lru_cache(1024)
+def _tenant_text(tenant_id: UUID) -> str:
+    return str(tenant_id)
+
+
+@lru_cache(1024)
 def _timestamp(value: datetime) -> Timestamp:
-    """Like FromDatetime, in a third of its time."""
+    """Like FromDatetime, in a third of its time. Jobs of one commit share it: a message that takes it copies it."""
     micros = (value - EPOCH) // MICROSECOND
     return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.kit.metrics import POWERS, SECONDS
-from services.queue.job import Job, JobState, KindStats
+from services.queue.job import JobState, KindStats, LeasedJob
 
 JOBS = Gauge("oiab_queue_jobs", "Jobs that live, and dead ones, by kind and state.", ["kind", "state"])
 OLDEST = Gauge("oiab_queue_oldest_ready_seconds", "How long the oldest ready job of a kind has waited.", ["kind"])
@@ -19,7 +19,7 @@ CLAIM_SECONDS = Histogram("oiab_queue_claim_seconds", "How long a claim takes.",
 SETTLED = Histogram("oiab_queue_settle_jobs", "Settlements that shared one commit.", buckets=POWERS)
 WAITED_SECONDS = Histogram(
     "oiab_queue_wait_seconds",
-    "From the time at which a job could start to its lease: the longest of each claim.",
+    "From the time at which a job could start to its lease: of the first job of each claim.",
     buckets=SECONDS,
 )
 ENDED = Counter("oiab_queue_ended", "Jobs that have ended or will be tried again, by what became of them.", ["state"])
@@ -40,10 +40,11 @@ def tell_stats(kinds: Iterable[KindStats]) -> None:
         PAUSED.labels(stats.kind).set(stats.paused)
 
 
-def tell_claim(jobs: Collection[Job], now: datetime) -> None:
-    """Tell of jobs that were claimed together. One is measured for all: there may be tens of thousands a second."""
+def tell_claim(jobs: Collection[LeasedJob], now: datetime) -> None:
+    """Tell of jobs that were claimed together. The first is measured for all: there may be thousands a second."""
     CLAIMED.observe(len(jobs))
-    WAITED_SECONDS.observe(max((now - min(job.run_time for job in jobs)).total_seconds(), 0))
+    for since in (job.waited_since for job in jobs if job.waited_since):
+        WAITED_SECONDS.observe(max((now - since).total_seconds(), 0))
 
 
 def tell_outcomes(states: Iterable[JobState]) -> None:

@@ -5,11 +5,11 @@ next, however much another has put in before, and nobody saves up for later. The
 are half as long.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from services.queue.job import Job, NewJob
+from services.queue.job import NewJob
 
 STEP = 1_000_000
 NOBODY = UUID(int=0)
@@ -69,12 +69,11 @@ class Pace:
         self._moved.add(place)
         return vt
 
-    def served(self, jobs: Iterable[Job]) -> None:
-        """These jobs are served now."""
-        for job in jobs:
-            stride = (job.kind, job.priority)
-            if job.vt > self._now.get(stride, 0):
-                self._now[stride] = job.vt
+    def served(self, served: Mapping[Stride, int]) -> None:
+        """Jobs up to these virtual times are served now."""
+        for stride, vt in served.items():
+            if vt > self._now.get(stride, 0):
+                self._now[stride] = vt
                 self._moved.add((stride, NOBODY))
 
     def moved(self) -> list[Mark]:

@@ -3,9 +3,9 @@
 -- counted up to 1,000.
 WITH asked AS (
     SELECT * FROM unnest(
-        %(tenant_ids)s::text::uuid[], %(ids)s::text::uuid[], %(kinds)s::text[], %(keys)s::text[],
-        %(priorities)s::text::smallint[], %(max_attempts)s::text::smallint[], %(payloads)b::bytea[], %(idempotency_keys)s::text[], %(digests)b::bytea[],
-        %(trace_parents)s::text[], %(run_times)s::timestamptz[], %(vts)s::text::bigint[],
+        %(tenant_ids)s::text::uuid[], %(ids)s::text::uuid[], %(kinds)b::text[], %(keys)b::text[],
+        %(priorities)s::text::smallint[], %(max_attempts)s::text::smallint[], %(payloads)b::bytea[], %(idempotency_keys)b::text[], %(digests)b::bytea[],
+        %(trace_parents)b::text[], %(run_times)s::timestamptz[], %(vts)s::text::bigint[],
         %(deadlines)s::timestamptz[], %(depend)s::text[]
     ) WITH ORDINALITY AS asked (
         tenant_id, id, kind, key, priority, max_attempts, payload, idempotency_key, digest, trace_parent, run_time, vt,
@@ -154,20 +154,19 @@ WITH found AS (
     SELECT found.*, row_number() OVER (PARTITION BY lane ORDER BY priority, vt, seq) AS place FROM found
 ), candidate AS (
     SELECT admitted.row, row_number() OVER (ORDER BY priority, vt, seq) AS slot FROM admitted WHERE place <= room
+), seated AS (
+    SELECT row, slot, (SELECT %(turns)s::text::smallint[])[slot] AS session FROM candidate
 )
 UPDATE job
-SET state = 'leased', attempt = attempt + 1, token = gen_random_uuid(),
-    session_id = candidate.session_id
+SET state = 'leased', attempt = attempt + 1, token = gen_random_uuid(), session_id = seated.session_id
 FROM (
-    SELECT candidate.row, worker_session.id AS session_id
-    FROM candidate
-    JOIN worker_session
-        ON worker_session.id = (%(session_ids)s::uuid[])[(SELECT %(turns)s::text::smallint[])[candidate.slot]]
-) AS candidate
-WHERE job.ctid = candidate.row
-RETURNING job.tenant_id, job.id, job.kind, job.key, job.state, job.priority, job.attempt, job.max_attempts, job.payload,
-    job.idempotency_key, job.run_time, job.create_time, job.trace_parent, job.last_error, job.session_id,
-    job.token::text, job.seq, job.vt, job.lane, job.deadline, nullif(job.depends_on, '{}') AS depends_on;
+    SELECT seated.row, seated.slot, seated.session, worker_session.id AS session_id
+    FROM seated JOIN worker_session ON worker_session.id = (%(session_ids)s::uuid[])[seated.session]
+) AS seated
+WHERE job.ctid = seated.row
+RETURNING seated.slot::integer, seated.session, job.tenant_id::text, job.id::text, job.kind, job.key, job.token::text,
+    job.attempt, job.max_attempts, job.payload, job.idempotency_key, job.trace_parent, job.priority, job.vt, job.lane,
+    CASE WHEN seated.slot = 1 THEN job.run_time END AS waited_since;
 
 -- name: lock_lanes
 -- Let nobody else claim from these lanes until the transaction ends. The lanes come sorted.
@@ -558,8 +557,8 @@ RETURNING id;
 DELETE FROM worker_session WHERE id = ANY(%(ids)s::uuid[]);
 
 -- name: close_expired_sessions
--- Forget the sessions that nobody renewed.
-DELETE FROM worker_session WHERE expire_time < clock_timestamp();
+-- Forget the sessions that nobody renewed, but none that is known to live.
+DELETE FROM worker_session WHERE expire_time < clock_timestamp() AND id <> ALL(%(living)s::uuid[]);
 
 -- name: close_sessions_of
 -- Forget the sessions of an earlier life of this Queue process.

@@ -2,38 +2,36 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from services.kit.ids import new_id
-from services.queue.job import Job, Lease, WorkProtocolBroken
+from services.queue.job import LeasedJob, WorkProtocolBroken
 
 MAX_CREDIT = 10_000
+MAX_HOLDINGS = 10_000
+"""How many leases of a stream may stand at once, those included whose settlement is on its way to the disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """Run this job."""
+    """Run these jobs."""
 
-    job: Job
-    job_id: str
-    token: str
+    jobs: Sequence[LeasedJob]
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The settlement is on disk."""
+    """The settlements of these leases are on disk."""
 
-    job_id: str
-    token: str
+    tokens: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     """The lease has ended: stop the job."""
 
-    job_id: str
     token: str
     cancelled: bool = False
 
@@ -48,28 +46,15 @@ class Goodbye:
 Message = Leased | Settled | Ended | Goodbye
 
 
-@dataclass(slots=True)
-class Holding:
-    """A lease in the hands of the worker.
-
-    Attributes:
-        job_id: As the worker knows it: ids are turned into text once.
-        settling: The worker has settled it, and the commit is under way.
-        asked_to_stop: The worker was told that the job was cancelled.
-    """
-
-    lease: Lease
-    job_id: str
-    settling: bool = False
-    asked_to_stop: bool = False
-
-
 @dataclass(eq=False)
 class WorkSession:
     """The stream of a worker.
 
     Attributes:
         draining: The worker takes nothing more, and settles what it has.
+        holdings: The leases in the hands of the worker, by token.
+        settling: The tokens of those that it has settled, whose commit is under way.
+        stopping: The tokens of those whose worker was told that the job was cancelled.
         outbox: What the worker is still to be told, in order.
         told: Set while there is something to tell.
     """
@@ -80,7 +65,9 @@ class WorkSession:
     credit: int = 0
     draining: bool = False
     closed: bool = False
-    holdings: dict[str, Holding] = field(default_factory=dict)
+    holdings: dict[str, LeasedJob] = field(default_factory=dict)
+    settling: set[str] = field(default_factory=set)
+    stopping: set[str] = field(default_factory=set)
     outbox: deque[Message] = field(default_factory=deque)
     told: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -88,53 +75,64 @@ class WorkSession:
         """The worker can take this many more jobs."""
         if self.draining:
             raise WorkProtocolBroken("a worker that drains takes nothing more")
-        if self.credit + len(self.holdings) + credit > MAX_CREDIT:
-            raise WorkProtocolBroken(f"a stream has at most {MAX_CREDIT} credits and leases at a time")
+        if self.credit + credit > MAX_CREDIT:
+            raise WorkProtocolBroken(f"a stream has at most {MAX_CREDIT} credits at a time")
         self.credit += credit
+
+    @property
+    def room(self) -> int:
+        """How many jobs it is given now at most. A worker that is faster than the disk waits for it."""
+        return min(self.credit, MAX_HOLDINGS - len(self.holdings))
 
     def drain(self) -> None:
         """The worker takes nothing more."""
         self.draining = True
         self.credit = 0
 
-    def deliver(self, job: Job, lease: Lease) -> None:
-        """Hand a job to the worker."""
-        self.credit -= 1
-        job_id = str(lease.id)
-        self.holdings[lease.token] = Holding(lease, job_id)
-        self._tell(Leased(job, job_id, lease.token))
+    def deliver(self, jobs: Sequence[LeasedJob]) -> None:
+        """Hand jobs to the worker."""
+        self.credit -= len(jobs)
+        self.holdings.update((job.token, job) for job in jobs)
+        self._tell(Leased(jobs))
 
-    def begin_settling(self, job_id: str, token: str) -> Lease | None:
-        """The lease that the worker settles, if it stands and is not being settled already.
+    def begin_settling(self, token: str) -> LeasedJob | None:
+        """The job that the worker settles, if its lease stands and it is not being settled already.
 
         A token that the session does not hold is answered with the end of its lease.
         """
-        holding = self.holdings.get(token)
-        if holding is None or holding.job_id != job_id:
-            self._tell(Ended(job_id, token))
-            return None
-        if holding.settling:
-            return None
-        holding.settling = True
-        return holding.lease
+        held = self.holdings.get(token)
+        if held is None:
+            self._tell(Ended(token))
+        elif token not in self.settling:
+            self.settling.add(token)
+            return held
+        return None
 
-    def end_settling(self, lease: Lease, *, settled: bool) -> None:
-        """Tell the worker what became of its settlement."""
-        if holding := self.holdings.pop(lease.token, None):
-            self._tell(Settled(holding.job_id, lease.token) if settled else Ended(holding.job_id, lease.token))
+    def end_settling(self, tokens: Collection[str], standing: Collection[str]) -> None:
+        """Tell the worker what became of its settlements: of those on disk, and of those that came too late."""
+        self.settling.difference_update(tokens)
+        self.stopping.difference_update(tokens)
+        held = [token for token in tokens if self.holdings.pop(token, None)]
+        settled = [token for token in held if token in standing]
+        if settled:
+            self._tell(Settled(settled))
+        if len(settled) < len(held):
+            for token in held:
+                if token not in standing:
+                    self._tell(Ended(token))
 
     def ask_to_stop(self, token: str) -> None:
         """Tell the worker, once, that a job was cancelled. The lease stands until it settles it."""
-        holding = self.holdings.get(token)
-        if holding and not holding.asked_to_stop:
-            holding.asked_to_stop = True
-            self._tell(Ended(holding.job_id, token, cancelled=True))
+        if token in self.holdings and token not in self.stopping:
+            self.stopping.add(token)
+            self._tell(Ended(token, cancelled=True))
 
     def drop_all_but(self, standing: Iterable[str]) -> None:
         """Tell the worker of every lease that does not stand any more, unless its settlement is under way."""
-        gone = self.holdings.keys() - set(standing)
-        for token in [token for token in gone if not self.holdings[token].settling]:
-            self._tell(Ended(self.holdings.pop(token).job_id, token))
+        for token in self.holdings.keys() - set(standing) - self.settling:
+            del self.holdings[token]
+            self.stopping.discard(token)
+            self._tell(Ended(token))
 
     async def next_messages(self, seconds: float) -> Sequence[Message]:
         """All that the worker is to be told, or nothing when there was nothing for so long."""

@@ -6,15 +6,21 @@ from functools import partial
 import grpc
 from ext_authz import external_auth_pb2_grpc
 from orginabox.audit.v1 import audit_service_pb2_grpc
-from orginabox.runtime.v1 import runtime_service_pb2_grpc
+from orginabox.runtime.v1 import keyring_service_pb2_grpc, runtime_service_pb2_grpc
 
 from services.kit.channel import connect
 from services.kit.courier import AuditCourier
-from services.kit.keyring import Keyring
+from services.kit.denials import DenialRecorder
+from services.kit.gate import Gate
+from services.kit.keyring.admin import KeyringAdmin
+from services.kit.keyring.handler import KeyringHandler
+from services.kit.keyring.keyring import Keyring
+from services.kit.keyring.opening import open_keyring
 from services.kit.metrics import telling
 from services.kit.postgres import Database
 from services.kit.server import run, serve
 from services.kit.tenancy import as_system
+from services.kit.user_token import hand_over
 from services.runtime import operations
 from services.runtime.bundle import Base
 from services.runtime.clusters import trusted_certificates
@@ -22,9 +28,13 @@ from services.runtime.door import Door
 from services.runtime.handler import AuthorizationHandler, RuntimeHandler
 from services.runtime.installation import Installation
 from services.runtime.settings import RuntimeSettings
-from services.runtime.store import QUERIES, SCHEMA, Store
+from services.runtime.store import QUERIES, SCHEMA, SECRETS, Store
 
-SERVICES = ("orginabox.runtime.v1.RuntimeService", "envoy.service.auth.v3.Authorization")
+SERVICES = (
+    "orginabox.runtime.v1.RuntimeService",
+    "orginabox.runtime.v1.KeyringService",
+    "envoy.service.auth.v3.Authorization",
+)
 
 
 def main() -> None:
@@ -35,29 +45,33 @@ def main() -> None:
 
 async def serve_runtime(settings: RuntimeSettings, stop: asyncio.Event) -> None:
     """Put the parts together and serve."""
-    box = installation(settings)
     identity = settings.identity("runtime")
     async with (
         Database(settings.database_urls(), SCHEMA, QUERIES) as database,
         connect(settings.address("audit"), to="audit", identity=identity) as to_audit,
     ):
-        store = Store(database)
+        keyring = await open_keyring(SCHEMA, database, settings, SECRETS)
+        box, store = installation(settings, keyring), Store(database)
+        admin = KeyringAdmin(keyring, database, SECRETS, recorded=store.recorded)
         await operations.restore(box, store)
         courier = AuditCourier(database.transaction, audit_service_pb2_grpc.AuditServiceStub(to_audit), store.recorded)
+        denials = DenialRecorder(database.transaction, store.recorded)
         with as_system():
-            bringing = asyncio.create_task(courier.run())
+            background = [asyncio.create_task(courier.run()), asyncio.create_task(denials.run())]
+        gate = Gate(hand_over=hand_over, recorder=denials)
         with telling(settings.metrics_at("runtime")):
-            await serve(
-                settings.address("runtime"), SERVICES, partial(register, box, store), identity=identity, stop=stop
-            )
-        bringing.cancel()
-        await asyncio.gather(bringing, return_exceptions=True)
+            register_all = partial(register, box, store, admin)
+            await serve(settings.address("runtime"), SERVICES, register_all, identity=identity, gate=gate, stop=stop)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await denials.flush(everything=True)
 
 
-def installation(settings: RuntimeSettings) -> Installation:
+def installation(settings: RuntimeSettings, keyring: Keyring) -> Installation:
     """This installation, as the settings say."""
     return Installation(
-        keyring=Keyring.open(settings.keyring_file()),
+        keyring=keyring,
         base=Base.read(),
         folder=settings.home / "runtime",
         clusters_file=settings.home / "envoy" / "clusters.yaml",
@@ -66,10 +80,11 @@ def installation(settings: RuntimeSettings) -> Installation:
     )
 
 
-def register(box: Installation, store: Store, server: grpc.aio.Server) -> None:
+def register(box: Installation, store: Store, admin: KeyringAdmin, server: grpc.aio.Server) -> None:
     """Add the handlers to a server."""
     door = Door(box, store)
     runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server(RuntimeHandler(box, store, door), server)
+    keyring_service_pb2_grpc.add_KeyringServiceServicer_to_server(KeyringHandler(admin, door.forget), server)
     external_auth_pb2_grpc.add_AuthorizationServicer_to_server(AuthorizationHandler(door), server)
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from services.kit.keyring import Keyring, KeyringMismatch
+from services.kit.keyring import KeyringDenied, KeyringMismatch, KeyringUnavailable
 from services.kit.tenancy import as_system, as_tenant
 from services.runtime.clusters import cluster_name
 from services.runtime.installation import Installation
@@ -68,8 +68,9 @@ class _Route:
     provider: Provider
     cluster: str
     base_path: str
-    key: SecretStr | None
-    readable: bool = True
+    key: SecretStr | None = None
+    closed: DoorClosed | None = None
+    """Why nothing goes out this way."""
 
 
 class Door:
@@ -107,8 +108,8 @@ class Door:
         dialect = route.provider.dialect
         if (method, call) not in dialect.calls:
             raise DoorClosed(403, "permission_error", "only calls to models go out")
-        if not route.readable:
-            raise DoorClosed(401, "authentication_error", "the provider's stored key cannot be read; set it again")
+        if route.closed:
+            raise DoorClosed(route.closed.status, route.closed.kind, route.closed.message)
         return Passage(
             holder=holder,
             cluster=route.cluster,
@@ -147,7 +148,7 @@ class Door:
             with as_tenant(tenant_id):
                 async with self._store.transaction() as tx:
                     applied = self._box.with_demo(tenant_id, await tx.applied(tenant_id))
-            routes = {provider.provider_id: _route(self._box.keyring, provider) for provider in applied}
+            routes = {provider.provider_id: await _route(self._box, provider) for provider in applied}
             if forgotten == self._forgotten:
                 self._routes.put(tenant_id, routes)
         return routes
@@ -170,12 +171,15 @@ def _parts(path: str) -> tuple[str, str, str]:
     return provider_id, f"/{call}", mark + query
 
 
-def _route(keyring: Keyring, provider: Provider) -> _Route:
+async def _route(box: Installation, provider: Provider) -> _Route:
+    cluster, base_path = cluster_name(provider), provider.address.path
     try:
-        key = SecretStr(keyring.open_sealed(provider.sealed_key, provider.record)) if provider.has_key else None
+        return _Route(provider, cluster, base_path, await box.key_of(provider))
     except KeyringMismatch:
-        return _Route(provider, cluster_name(provider), provider.address.path, None, readable=False)
-    return _Route(provider, cluster_name(provider), provider.address.path, key)
+        closed = DoorClosed(401, "authentication_error", "the provider's stored key cannot be read; set it again")
+    except (KeyringUnavailable, KeyringDenied):
+        closed = DoorClosed(503, "api_error", "the provider's stored key cannot be read just now; try again later")
+    return _Route(provider, cluster, base_path, closed=closed)
 
 
 @dataclass

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from services.kit.keyring import Keyring
+from pydantic import SecretStr
+
+from services.kit.keyring.keyring import Keyring
 from services.runtime.bundle import Base
 from services.runtime.folders import Folders
 from services.runtime.provider import Provider, demo_provider
@@ -32,6 +34,19 @@ class Installation:
     def folders(self, tenant_id: UUID) -> Folders:
         """The bundles of a tenant."""
         return Folders.of(self.folder, tenant_id)
+
+    async def key_of(self, provider: Provider) -> SecretStr | None:
+        """The key of a provider, or None when it has none.
+
+        Raises:
+            KeyringMismatch: The stored key cannot be read.
+            KeyringUnavailable: It cannot be read just now.
+            KeyringDenied: It may not be read.
+        """
+        if not provider.has_key:
+            return None
+        sealed, imported = provider.sealed_key, provider.key_imported
+        return SecretStr(await self.keyring.open(provider.tenant_id, sealed, provider.record, imported=imported))
 
     def with_demo(self, tenant_id: UUID, stored: Iterable[Provider]) -> list[Provider]:
         """The providers with the built-in one, which is preferred when no other is."""

@@ -6,8 +6,10 @@ bundles are staged in the order of the changes, and a bundle that cannot be writ
 
 import asyncio
 import hashlib
+import hmac
 import json
 import os
+import re
 import secrets
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -21,7 +23,8 @@ from pydantic import SecretStr
 from services.kit import telemetry
 from services.kit.errors import RequestIdReused
 from services.kit.ids import DEFAULT_TENANT
-from services.kit.keyring import KeyringMismatch
+from services.kit.keyring import KeyringDenied, KeyringMismatch, KeyringUnavailable
+from services.kit.keyring.keyring import Keyring
 from services.kit.tenancy import as_system, as_tenant
 from services.runtime.bundle import Bundle, make_bundle, preferred_of
 from services.runtime.clusters import clusters_file
@@ -34,9 +37,13 @@ from services.runtime.provider import (
     ProviderExists,
     ProviderInvalid,
     checked_key,
+    record_of,
     refuse_built_in,
 )
 from services.runtime.store import Store, StoreTransaction, TokenHolder
+
+# The name of the key and what it makes of a request. What there was before had no name.
+_DIGEST = re.compile(rb"(k[0-9a-f]{16}):.{32}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,12 @@ async def create_provider(
     box: Installation, store: Store, tenant_id: UUID, values: ProviderValues, key: SecretStr, request_id: UUID | None
 ) -> Provider:
     """Add a provider and stage; the first one is preferred. The same request again answers with what it made."""
+    return await box.keyring.again(lambda: _create_provider(box, store, tenant_id, values, key, request_id))
+
+
+async def _create_provider(
+    box: Installation, store: Store, tenant_id: UUID, values: ProviderValues, key: SecretStr, request_id: UUID | None
+) -> Provider:
     secret = checked_key(key.get_secret_value())
     wanted = Provider.wanted(
         tenant_id,
@@ -85,18 +98,21 @@ async def create_provider(
         default_model=values.default_model,
         has_key=bool(secret),
     )
-    digest = box.keyring.digest(json.dumps([*vars(values).values(), secret]))
+    content = json.dumps([*vars(values).values(), secret])
+    digest = await _request_digest(box.keyring, tenant_id, content)
+    sealed = await box.keyring.seal(tenant_id, secret, wanted.record) if secret else ""
     async with store.transaction() as tx:
         await tx.lock(tenant_id)
         if request_id and (known := await tx.request(tenant_id, request_id)):
-            return await _first_answer(tx, tenant_id, request_id, known, digest)
+            if known[1] != digest:
+                await _refuse_other_content(box.keyring, tenant_id, request_id, known[1], content)
+            return await tx.provider(tenant_id, known[0])
         if await tx.find(tenant_id, wanted.provider_id):
             raise ProviderExists(
                 f"there is a provider {wanted.provider_id} already; change that one, or take another name",
                 providerId=wanted.provider_id,
             )
         first = not await tx.providers(tenant_id)
-        sealed = box.keyring.seal(secret, wanted.record) if secret else ""
         await tx.add(replace(wanted, sealed_key=sealed), request_id, digest)
         if values.preferred or first:
             await tx.prefer(tenant_id, wanted.provider_id)
@@ -122,11 +138,19 @@ async def update_provider(
     box: Installation, store: Store, tenant_id: UUID, values: ProviderValues, mask: Collection[str], key: SecretStr
 ) -> Provider:
     """Change what the mask names and stage."""
+    return await box.keyring.again(lambda: _update_provider(box, store, tenant_id, values, mask, key))
+
+
+async def _update_provider(
+    box: Installation, store: Store, tenant_id: UUID, values: ProviderValues, mask: Collection[str], key: SecretStr
+) -> Provider:
     refuse_built_in(values.provider_id)
     if unknown := set(mask) - CHANGEABLE:
         raise ProviderInvalid(f"{min(unknown)} cannot be changed", field="update_mask")
     secret = checked_key(key.get_secret_value())
     named = frozenset(mask) or frozenset(name for name in CHANGEABLE if getattr(values, name))
+    record = record_of(tenant_id, values.provider_id)
+    sealed = await box.keyring.seal(tenant_id, secret, record) if secret else ""
     async with store.transaction() as tx:
         await tx.lock(tenant_id)
         found = await tx.provider(tenant_id, values.provider_id)
@@ -137,8 +161,8 @@ async def update_provider(
             has_key=found.has_key or bool(secret),
         )
         await tx.save(changed)
-        if secret:
-            await tx.save_key(changed, box.keyring.seal(secret, changed.record))
+        if sealed:
+            await tx.save_key(changed, sealed)
         if "preferred" in named and values.preferred != found.preferred:
             await tx.prefer(tenant_id, changed.provider_id if values.preferred else "")
             await _prefer_someone(box, tx, tenant_id)
@@ -170,6 +194,7 @@ async def status(box: Installation, store: Store, tenant_id: UUID) -> Status:
 async def apply(box: Installation, store: Store, tenant_id: UUID) -> tuple[Status, bool]:
     """Make the desired providers the applied ones, and tell whether that changed anything."""
     async with box.applying:
+        await _bring_keys(box, store, tenant_id)
         async with store.transaction() as tx:
             await tx.lock(tenant_id)
             before = await _status(box, tx, tenant_id)
@@ -223,13 +248,23 @@ def token_digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-async def _first_answer(
-    tx: StoreTransaction, tenant_id: UUID, request_id: UUID, known: tuple[str, bytes], digest: bytes
-) -> Provider:
-    provider_id, known_digest = known
-    if known_digest != digest:
+async def _request_digest(keyring: Keyring, tenant_id: UUID, content: str, key_id: str = "") -> bytes:
+    """With what a repeated request is recognised. Who reads it learns nothing of the secret in it."""
+    derived = await keyring.derive(tenant_id, "request digest", key_id)
+    return f"{derived.key_id}:".encode() + hmac.digest(derived.key, content.encode(), "sha256")
+
+
+async def _refuse_other_content(
+    keyring: Keyring, tenant_id: UUID, request_id: UUID, known: bytes, content: str
+) -> None:
+    """Refuse a request id that stands for another request. Where the key of its digest is gone, the id is believed."""
+    found = _DIGEST.fullmatch(known)
+    try:
+        digest = await _request_digest(keyring, tenant_id, content, found[1].decode()) if found else known
+    except KeyringMismatch:
+        return
+    if not hmac.compare_digest(digest, known):
         raise RequestIdReused("this request id was used for another provider; take a new one", requestId=request_id)
-    return await tx.provider(tenant_id, provider_id)
 
 
 async def _prefer_someone(box: Installation, tx: StoreTransaction, tenant_id: UUID) -> None:
@@ -261,11 +296,18 @@ async def _apply(box: Installation, store: Store, tx: StoreTransaction, tenant_i
     """Make the desired state the applied one in the database, after Envoy was told of what is to come."""
     desired = await tx.providers(tenant_id)
     for provider in desired:
-        if provider.has_key:
-            box.keyring.open_sealed(provider.sealed_key, provider.record)
+        await box.key_of(provider)
     known = await _all_applied(box, store)
     await _write_clusters(box, (*known, *box.with_demo(tenant_id, desired)))
     await tx.apply(tenant_id)
+
+
+async def _bring_keys(box: Installation, store: Store, tenant_id: UUID) -> None:
+    """Have the data keys in memory, so that no transaction waits for the place of the master key."""
+    async with store.transaction() as tx:
+        desired = await tx.providers(tenant_id)
+    for provider in desired:
+        await box.key_of(provider)
 
 
 async def _materialize(box: Installation, store: Store, tenant_id: UUID) -> None:
@@ -313,9 +355,8 @@ async def _report_unreadable_keys(box: Installation, store: Store, tenant_id: UU
         applied = await tx.applied(tenant_id)
     for provider in applied:
         try:
-            if provider.has_key:
-                box.keyring.open_sealed(provider.sealed_key, provider.record)
-        except KeyringMismatch as error:
+            await box.key_of(provider)
+        except (KeyringMismatch, KeyringUnavailable, KeyringDenied) as error:
             telemetry.log().error(
                 "the key of a provider cannot be read", provider=provider.provider_id, **error.metadata
             )

@@ -91,6 +91,8 @@ class Provider:
     default_model: str
     preferred: bool = False
     sealed_key: str = field(default="", repr=False)
+    key_imported: bool = False
+    """Whether the key came, still sealed, from the original product."""
     key_time: datetime | None = None
     create_time: datetime | None = None
     update_time: datetime | None = None
@@ -147,7 +149,7 @@ class Provider:
     @property
     def record(self) -> str:
         """Its identity, to which the stored key is bound."""
-        return f"provider:{self.tenant_id}:{self.provider_id}"
+        return record_of(self.tenant_id, self.provider_id)
 
     @property
     def address(self) -> Address:
@@ -186,6 +188,11 @@ class Provider:
             models=chosen,
             default_model=_checked_default(kept if default_model is None else default_model, chosen),
         )
+
+
+def record_of(tenant_id: UUID, provider_id: str) -> str:
+    """The identity of a provider, to which its stored key is bound."""
+    return f"provider:{tenant_id}:{provider_id}"
 
 
 def demo_provider(tenant_id: UUID, socket: str, *, preferred: bool) -> Provider:

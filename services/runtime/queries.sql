@@ -18,18 +18,18 @@ SELECT tenant_id FROM runtime ORDER BY tenant_id;
 
 -- name: list_providers
 -- The desired providers of a tenant, oldest first.
-SELECT tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_time, create_time, update_time
+SELECT tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_imported, key_time, create_time, update_time
 FROM provider WHERE tenant_id = %(tenant_id)s::uuid ORDER BY create_time, provider_id;
 
 -- name: page_providers
 -- The desired providers of a tenant by name, after a name.
-SELECT tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_time, create_time, update_time
+SELECT tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_imported, key_time, create_time, update_time
 FROM provider WHERE tenant_id = %(tenant_id)s::uuid AND provider_id > %(after)s::text
 ORDER BY provider_id LIMIT %(size)s::int;
 
 -- name: find_provider
 -- One desired provider.
-SELECT tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_time, create_time, update_time
+SELECT tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_imported, key_time, create_time, update_time
 FROM provider WHERE tenant_id = %(tenant_id)s::uuid AND provider_id = %(provider_id)s::text;
 
 -- name: find_request
@@ -59,7 +59,7 @@ WHERE tenant_id = %(tenant_id)s::uuid AND provider_id = %(provider_id)s::text;
 
 -- name: save_key
 -- Set the key of a desired provider.
-UPDATE provider SET sealed_key = %(sealed_key)s::text, key_time = now(), update_time = now()
+UPDATE provider SET sealed_key = %(sealed_key)s::text, key_imported = false, key_time = now(), update_time = now()
 WHERE tenant_id = %(tenant_id)s::uuid AND provider_id = %(provider_id)s::text;
 
 -- name: prefer_none
@@ -77,7 +77,7 @@ DELETE FROM provider WHERE tenant_id = %(tenant_id)s::uuid AND provider_id = %(p
 
 -- name: list_applied
 -- The applied providers of a tenant, oldest first.
-SELECT tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_time, create_time, update_time
+SELECT tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_imported, key_time, create_time, update_time
 FROM applied_provider WHERE tenant_id = %(tenant_id)s::uuid ORDER BY create_time, provider_id;
 
 -- name: forget_applied
@@ -87,9 +87,9 @@ DELETE FROM applied_provider WHERE tenant_id = %(tenant_id)s::uuid;
 -- name: copy_applied
 -- Make the desired state the applied one, keys included.
 INSERT INTO applied_provider (
-    tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_time, create_time, update_time
+    tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_imported, key_time, create_time, update_time
 )
-SELECT tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_time, create_time, update_time
+SELECT tenant_id, provider_id, kind, base_url, models, default_model, preferred, sealed_key, key_imported, key_time, create_time, update_time
 FROM provider WHERE tenant_id = %(tenant_id)s::uuid;
 
 -- name: mark_applied
@@ -106,3 +106,49 @@ SET tenant_id = excluded.tenant_id, user_id = excluded.user_id, digest = exclude
 -- name: find_token
 -- Whose token it is.
 SELECT tenant_id, user_id, sandbox_id FROM model_token WHERE digest = %(digest)s::bytea;
+
+-- name: stale_provider_keys
+-- Keys of wanted providers that are sealed with another data key than the active one, after a provider.
+SELECT provider_id AS id, 'provider:' || tenant_id || ':' || provider_id AS record, sealed_key AS sealed, key_imported AS imported
+FROM provider
+WHERE tenant_id = %(tenant_id)s::uuid AND sealed_key <> '' AND sealed_by IS DISTINCT FROM %(key_id)s::text
+  AND provider_id > %(after)s::text
+ORDER BY provider_id LIMIT %(size)s::int;
+
+-- name: reseal_provider_key
+-- Keep a key as another data key seals it, unless it was changed since. It is the same key, so its time stays.
+UPDATE provider SET sealed_key = %(sealed)s::text, key_imported = false
+WHERE tenant_id = %(tenant_id)s::uuid AND provider_id = %(id)s::text AND sealed_key = %(was)s::text;
+
+-- name: count_provider_keys
+-- How many keys of wanted providers each data key seals. The empty name stands for a master key.
+SELECT coalesce(sealed_by, '') AS key_id, count(*)::int AS secrets
+FROM provider WHERE tenant_id = %(tenant_id)s::uuid AND sealed_key <> '' GROUP BY sealed_by;
+
+-- name: original_provider_keys
+-- How many keys of wanted providers, of all tenants, a master key sealed by itself. The original product's have no name.
+SELECT CASE WHEN key_imported THEN '' ELSE split_part(sealed_key, ':', 2) END AS key_id, count(*)::int AS secrets
+FROM provider WHERE sealed_key <> '' AND sealed_by IS NULL GROUP BY 1;
+
+-- name: stale_applied_provider_keys
+-- Keys of applied providers that are sealed with another data key than the active one, after a provider.
+SELECT provider_id AS id, 'provider:' || tenant_id || ':' || provider_id AS record, sealed_key AS sealed, key_imported AS imported
+FROM applied_provider
+WHERE tenant_id = %(tenant_id)s::uuid AND sealed_key <> '' AND sealed_by IS DISTINCT FROM %(key_id)s::text
+  AND provider_id > %(after)s::text
+ORDER BY provider_id LIMIT %(size)s::int;
+
+-- name: reseal_applied_provider_key
+-- Keep a key as another data key seals it, unless it was changed since. It is the same key, so its time stays.
+UPDATE applied_provider SET sealed_key = %(sealed)s::text, key_imported = false
+WHERE tenant_id = %(tenant_id)s::uuid AND provider_id = %(id)s::text AND sealed_key = %(was)s::text;
+
+-- name: count_applied_provider_keys
+-- How many keys of applied providers each data key seals. The empty name stands for a master key.
+SELECT coalesce(sealed_by, '') AS key_id, count(*)::int AS secrets
+FROM applied_provider WHERE tenant_id = %(tenant_id)s::uuid AND sealed_key <> '' GROUP BY sealed_by;
+
+-- name: original_applied_provider_keys
+-- How many keys of applied providers, of all tenants, a master key sealed by itself. The original product's have no name.
+SELECT CASE WHEN key_imported THEN '' ELSE split_part(sealed_key, ':', 2) END AS key_id, count(*)::int AS secrets
+FROM applied_provider WHERE sealed_key <> '' AND sealed_by IS NULL GROUP BY 1;

@@ -9,13 +9,27 @@ from pathlib import Path
 from uuid import UUID
 
 from services.kit import outbox
+from services.kit.keyring import data_key
+from services.kit.keyring.secret_table import SecretTable
 from services.kit.postgres import Database, Row, Transaction
 from services.kit.queries import load_queries
 from services.runtime.dialect import ProviderKind
 from services.runtime.provider import Provider, ProviderNotFound
 
 SCHEMA = "runtime"
-QUERIES = load_queries(Path(__file__).with_name("queries.sql")) | outbox.QUERIES
+QUERIES = load_queries(Path(__file__).with_name("queries.sql")) | outbox.QUERIES | data_key.QUERIES
+SECRETS = tuple(
+    SecretTable(
+        stale=f"stale_{table}_keys",
+        save=f"reseal_{table}_key",
+        count=f"count_{table}_keys",
+        originals=f"original_{table}_keys",
+        # An apply copies the one table to the other.
+        lock="lock_runtime",
+    )
+    for table in ("provider", "applied_provider")
+)
+"""Where sealed secrets are. Applied ones come from wanted ones, so these are sealed anew first."""
 
 
 @dataclass(frozen=True)

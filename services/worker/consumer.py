@@ -6,6 +6,7 @@ after a cut stream everything is forgotten, and whatever was not settled comes b
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,9 +14,9 @@ from functools import partial
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
+from orginabox.queue.v1 import queue_service_pb2, queue_service_pb2_grpc
 
-from services.kit.telemetry import log, span
+from services.kit.telemetry import log, span, traces_are_kept
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 0.5
@@ -48,7 +49,7 @@ class PermanentFailure(JobFailed):
     permanent = True
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Lease:
     """A job in the hands of this worker.
 
@@ -127,9 +128,25 @@ Handle = Callable[[Lease], Awaitable[None]]
 
 @dataclass(eq=False)
 class _Stream:
-    """One connection: what is to be said on it, and the jobs that came over it."""
+    """One connection: what is still to be said on it, and the jobs that came over it.
 
-    outbox: asyncio.Queue[queue_service_pb2.WorkRequest | None] = field(default_factory=asyncio.Queue)
+    Attributes:
+        words: What has to be said in its order, and first.
+        completed: The tokens of jobs that are done.
+        failed: The jobs that are not.
+        credit: How many more jobs the worker can take.
+        ending: Nothing comes after what is to be said now.
+        told: Set while there is something to say.
+        loop: Runs the jobs. To ask for it is a call of the system, so it is asked for once.
+    """
+
+    words: deque[queue_service_pb2.WorkRequest] = field(default_factory=deque)
+    completed: list[str] = field(default_factory=list)
+    failed: list[queue_service_pb2.JobFailure] = field(default_factory=list)
+    credit: int = 0
+    ending: bool = False
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     running: dict[str, tuple[Lease, asyncio.Task[None]]] = field(default_factory=dict)
     unsettled: set[str] = field(default_factory=set)
     welcomed: bool = False
@@ -141,11 +158,18 @@ class _Stream:
         self.places = _Places(self.grant)
 
     def say(self, request: queue_service_pb2.WorkRequest) -> None:
-        self.outbox.put_nowait(request)
+        self.words.append(request)
+        self.told.set()
 
     def grant(self, credit: int) -> None:
         if not self.draining:
-            self.say(queue_service_pb2.WorkRequest(grant=queue_service_pb2.CreditGrant(credit=credit)))
+            self.credit += credit
+            self.told.set()
+
+    def end(self) -> None:
+        """Say what is to be said, and close."""
+        self.ending = True
+        self.told.set()
 
     def note(self) -> None:
         """Remember whether everything that came is done and settled."""
@@ -153,6 +177,29 @@ class _Stream:
             self.quiet.clear()
         else:
             self.quiet.set()
+
+    async def requests(self) -> AsyncIterator[queue_service_pb2.WorkRequest]:
+        """What the worker says, until the end of the stream: what waits is said in as few words as will do."""
+        ending = False
+        while not ending:
+            await self.told.wait()
+            self.told.clear()
+            ending = self.ending
+            for request in self._waiting():
+                yield request
+
+    def _waiting(self) -> Iterator[queue_service_pb2.WorkRequest]:
+        """All settlements in one, and all credit in one that comes after it."""
+        while self.words:
+            yield self.words.popleft()
+        if self.completed or self.failed:
+            settle = queue_service_pb2.Settlements(completed=self.completed, failed=self.failed)
+            self.completed, self.failed = [], []
+            yield queue_service_pb2.WorkRequest(settle=settle)
+        if self.credit and not self.draining:
+            grant = queue_service_pb2.CreditGrant(credit=self.credit)
+            self.credit = 0
+            yield queue_service_pb2.WorkRequest(grant=grant)
 
 
 class Consumer:
@@ -184,6 +231,7 @@ class Consumer:
         self._handle = handle
         self._grace = grace
         self._draining = False
+        self._traced = traces_are_kept()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop. Then take nothing new, let what runs end within the grace, and close the stream."""
@@ -209,14 +257,14 @@ class Consumer:
                 await self._drain(stream, hearing)
         finally:
             await self._abandon(stream)
-            stream.outbox.put_nowait(None)  # jobs that are given back so are not blamed for it
+            stream.end()  # jobs that are given back so are not blamed for it
             await asyncio.wait([hearing], timeout=GOODBYE_SECONDS)
             hearing.cancel()
             await asyncio.gather(hearing, return_exceptions=True)
 
     async def _hear(self, stream: _Stream) -> None:
         """Take in what the queue says until the stream ends."""
-        call = self._stub.Work(_requests(stream))
+        call = self._stub.Work(stream.requests())
         try:
             while True:
                 async with asyncio.timeout(SILENCE_SECONDS):
@@ -238,27 +286,25 @@ class Consumer:
                 stream.welcomed = True
                 log().info("work stream open", session_id=response.welcome.worker_session_id)
             case "leases":
-                for lease in response.leases.leases:
-                    self._start(stream, lease.job, lease.lease_token)
+                for lease in _leases(response.leases, stream.places):
+                    self._start(stream, lease)
+                stream.note()
             case "settled":
-                stream.unsettled.difference_update(job.lease_token for job in response.settled.jobs)
+                stream.unsettled.difference_update(response.settled.lease_tokens)
                 stream.note()
             case "lease_ended":
                 self._stop(stream, response.lease_ended)
             case _:
                 pass  # a heartbeat, or a word that only newer workers know
 
-    def _start(self, stream: _Stream, job: job_pb2.Job, token: str) -> None:
-        lease = _lease(job, token)
-        lease.places = stream.places
+    def _start(self, stream: _Stream, lease: Lease) -> None:
         if self._draining and lease.attempt < lease.max_attempts:
             # It crossed the decision to stop; another worker can have it at once.
             self._fail(stream, lease, JobFailed("the worker was about to stop", timedelta()))
             return
-        task = asyncio.create_task(self._run(lease))
-        stream.running[token] = (lease, task)
+        task = stream.loop.create_task(self._run(lease))
+        stream.running[lease.token] = (lease, task)
         task.add_done_callback(partial(self._ended, stream, lease))
-        stream.note()
 
     def _stop(self, stream: _Stream, ended: queue_service_pb2.LeaseEnded) -> None:
         stream.unsettled.discard(ended.lease_token)
@@ -269,6 +315,9 @@ class Consumer:
             task.cancel()
 
     async def _run(self, lease: Lease) -> None:
+        if not lease.trace_parent and not self._traced:
+            await self._handle(lease)  # a span that nobody will see costs more than all else that is done for a job
+            return
         with span(f"job {lease.kind}", parent=lease.trace_parent, job_id=lease.job_id):
             await self._handle(lease)
 
@@ -285,15 +334,14 @@ class Consumer:
 
     def _settle_by(self, stream: _Stream, lease: Lease, error: BaseException | None) -> None:
         if error is None:
-            completion = queue_service_pb2.JobCompletion(job_id=lease.job_id, lease_token=lease.token)
-            self._settle(stream, lease, queue_service_pb2.Settlements(completed=[completion]))
+            stream.completed.append(lease.token)
+            self._settled(stream, lease)
         else:
             log().warning("job failed", kind=lease.kind, job_id=lease.job_id, attempt=lease.attempt, exc_info=error)
             self._fail(stream, lease, error)
 
     def _fail(self, stream: _Stream, lease: Lease, error: BaseException) -> None:
         failure = queue_service_pb2.JobFailure(
-            job_id=lease.job_id,
             lease_token=lease.token,
             error=str(error) or type(error).__name__,
             permanent=bool(getattr(error, "permanent", False)),
@@ -301,13 +349,13 @@ class Consumer:
         delay = getattr(error, "retry_delay", None)
         if isinstance(delay, timedelta):
             failure.retry_delay.CopyFrom(_duration(delay))
-        self._settle(stream, lease, queue_service_pb2.Settlements(failed=[failure]))
+        stream.failed.append(failure)
+        self._settled(stream, lease)
 
-    def _settle(self, stream: _Stream, lease: Lease, settle: queue_service_pb2.Settlements) -> None:
-        """Send a settlement. The job is on the worker's mind until the queue says that it is on disk."""
+    def _settled(self, stream: _Stream, lease: Lease) -> None:
+        """A settlement is on its way. The job is on the worker's mind until the queue says that it is on disk."""
         stream.unsettled.add(lease.token)
-        stream.note()
-        stream.say(queue_service_pb2.WorkRequest(settle=settle))
+        stream.told.set()
 
     async def _drain(self, stream: _Stream, hearing: asyncio.Task[None]) -> None:
         """Take nothing more, and let what runs end, but not for ever."""
@@ -331,54 +379,25 @@ class Consumer:
                 log().error("jobs do not stop", count=len(stubborn))
 
 
-async def _requests(stream: _Stream) -> AsyncIterator[queue_service_pb2.WorkRequest]:
-    """What the worker says, until the end of the stream. What waits to be said is said in as few words as will do."""
-    last = False
-    while not last:
-        waiting = [await stream.outbox.get()]
-        while not stream.outbox.empty():
-            waiting.append(stream.outbox.get_nowait())
-        last = None in waiting
-        for request in _merged([request for request in waiting if request is not None]):
-            yield request
-
-
-def _merged(requests: Sequence[queue_service_pb2.WorkRequest]) -> Iterator[queue_service_pb2.WorkRequest]:
-    """The same words with all settlements in one, and all credit in one that comes after it."""
-    settle = queue_service_pb2.Settlements()
-    credit = 0
-    drain = None
-    for request in requests:
-        match request.WhichOneof("message"):
-            case "settle":
-                settle.MergeFrom(request.settle)
-            case "grant":
-                credit += request.grant.credit
-            case "drain":
-                drain = request
-            case _:
-                yield request
-    if settle.completed or settle.failed:
-        yield queue_service_pb2.WorkRequest(settle=settle)
-    if drain is not None:
-        yield drain
-    elif credit:
-        yield queue_service_pb2.WorkRequest(grant=queue_service_pb2.CreditGrant(credit=credit))
-
-
-def _lease(job: job_pb2.Job, token: str) -> Lease:
-    return Lease(
-        job_id=job.job_id,
-        token=token,
-        tenant_id=job.tenant_id,
-        kind=job.kind,
-        key=job.key,
-        payload=job.payload,
-        attempt=job.attempt,
-        max_attempts=job.max_attempts,
-        idempotency_key=job.idempotency_key,
-        trace_parent=job.trace_parent,
+def _leases(leases: queue_service_pb2.JobLeases, places: _Places) -> Iterator[Lease]:
+    columns = (
+        leases.job_ids,
+        leases.lease_tokens,
+        leases.tenant_ids,
+        leases.kinds,
+        leases.keys,
+        leases.payloads,
+        leases.attempts,
+        leases.max_attempts,
+        leases.idempotency_keys,
+        leases.trace_parents,
     )
+    for job_id, token, tenant_id, kind, key, payload, attempt, most, idempotency_key, trace_parent in zip(
+        *columns, strict=True
+    ):
+        yield Lease(
+            job_id, token, tenant_id, kind, key, payload, attempt, most, idempotency_key, trace_parent, places=places
+        )
 
 
 def _duration(delay: timedelta) -> Duration:

@@ -8,10 +8,30 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
-from tests.bench import fanout_bench, mesh_bench, queue_bench, queue_peers
+from tests.bench import (
+    audit_bench,
+    fanout_bench,
+    identity_bench,
+    mesh_bench,
+    policy_bench,
+    queue_bench,
+    queue_peers,
+    tenancy_bench,
+    tls_bench,
+)
 from tests.bench.report import Table, machine
 
-BENCHES = {"mesh": mesh_bench.run, "queue": queue_bench.run, "peers": queue_peers.run, "fanout": fanout_bench.run}
+BENCHES = {
+    "mesh": mesh_bench.run,
+    "policy": policy_bench.run,
+    "identity": identity_bench.run,
+    "tls": tls_bench.run,
+    "tenancy": tenancy_bench.run,
+    "audit": audit_bench.run,
+    "queue": queue_bench.run,
+    "peers": queue_peers.run,
+    "fanout": fanout_bench.run,
+}
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "operate" / "benchmarks.md"
 
 

@@ -25,7 +25,7 @@ from tests.bench.fanout_driver import TOKEN
 from tests.bench.report import Table, percentile
 from tests.e2e.mesh import ROOT, free_port
 from tests.identities import certificates, identity
-from tests.postgres import postgres_server
+from tests.postgres import as_environment, postgres_server
 
 STREAMS = (100, 500, 1_000)
 CHANNELS = 10
@@ -147,7 +147,7 @@ async def ours(database_url: str) -> AsyncIterator[Server]:
         env = mesh | {
             "OIAB_HOME": name,
             "OIAB_RUN_DIR": name,
-            "OIAB_DATABASE_URL": database_url,
+            **as_environment(database_url, "api"),
             "ORGINABOX_API_KEY": KEY,
         }
         turns = _make_turns(database_url)

@@ -88,10 +88,10 @@ async def throughput(rig: Rig, jobs: int, credit: int, keys: int = 0) -> float:
         response = await call.read()
         assert isinstance(response, queue_service_pb2.WorkResponse)
         if response.HasField("leases"):
-            await complete(call, response.leases.leases)
+            await complete(call, response.leases.lease_tokens)
         elif response.HasField("settled"):
-            settled += len(response.settled.jobs)
-            owed += len(response.settled.jobs)
+            settled += len(response.settled.lease_tokens)
+            owed += len(response.settled.lease_tokens)
             if owed >= max(credit // 4, 1):
                 await grant(call, owed)
                 owed = 0
@@ -130,17 +130,16 @@ async def grant(call: Call, credit: int) -> None:
     await call.write(queue_service_pb2.WorkRequest(grant=queue_service_pb2.CreditGrant(credit=credit)))
 
 
-async def next_lease(call: Call) -> queue_service_pb2.JobLease:
+async def next_lease(call: Call) -> str:
     while True:
         response = await call.read()
         assert isinstance(response, queue_service_pb2.WorkResponse)
         if response.HasField("leases"):
-            return response.leases.leases[0]
+            return response.leases.lease_tokens[0]
 
 
-async def complete(call: Call, leases: Iterable[queue_service_pb2.JobLease]) -> None:
-    done = [queue_service_pb2.JobCompletion(job_id=lease.job.job_id, lease_token=lease.lease_token) for lease in leases]
-    await call.write(queue_service_pb2.WorkRequest(settle=queue_service_pb2.Settlements(completed=done)))
+async def complete(call: Call, tokens: Iterable[str]) -> None:
+    await call.write(queue_service_pb2.WorkRequest(settle=queue_service_pb2.Settlements(completed=tokens)))
 
 
 async def measured(name: str, measure: Callable[[], Awaitable[float]]) -> Sequence[str]:

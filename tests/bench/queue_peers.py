@@ -27,6 +27,7 @@ from services.kit.migrate import migrate
 from tests.bench.report import Table, percentile
 from tests.faults.queue.rig import MIGRATIONS, ROOT, Server
 from tests.identities import certificates
+from tests.postgres import as_environment, make_roles
 
 ROUNDS = 3
 PEERS = ROOT / "tests" / "bench" / "peers"
@@ -89,7 +90,7 @@ SYSTEMS = (
     System("graphile-worker, 32 jobs", GRAPHILE, 6_000, "plain", GRAPHILE_LEFT),
     System("graphile-worker, tuned", GRAPHILE, 60_000, "tuned", GRAPHILE_LEFT, enqueues=False),
     System("ours, in process", OURS, 100_000, "500", OURS_LEFT, ours=True),
-    System("ours, gRPC, credit 500", OURS, 80_000, "500", OURS_LEFT, served=True, ours=True),
+    System("ours, gRPC, credit 1,000", OURS, 120_000, "1000", OURS_LEFT, served=True, ours=True),
     System("ours, gRPC, credit 32", OURS, 40_000, "32", OURS_LEFT, served=True, enqueues=False, ours=True),
 )
 
@@ -222,6 +223,7 @@ class Bench:
                 await Place(system, url, url).said("", "install")
                 yield Place(system, url, url)
             else:
+                make_roles(url)
                 await asyncio.to_thread(migrate, url, "queue", MIGRATIONS)
                 async with self._queue(url, name) if system.served else _nothing(url) as address:
                     yield Place(system, url, address)
@@ -231,7 +233,8 @@ class Bench:
     @asynccontextmanager
     async def _queue(self, url: str, name: str) -> AsyncIterator[str]:
         socket = self._folder / f"{name}.sock"
-        env = {"OIAB_QUEUE_ADDRESS": f"unix://{socket}", "OIAB_DATABASE_URL": url, "OIAB_LOG_LEVEL": "warning"}
+        env = {"OIAB_QUEUE_ADDRESS": f"unix://{socket}", "OIAB_LOG_LEVEL": "warning"}
+        env |= as_environment(url, "queue")
         env |= {"OIAB_HOME": str(self._folder), "OIAB_RUN_DIR": str(self._folder)}
         env |= {"OIAB_CERTIFICATES": str(certificates("queue"))}
         process = await asyncio.create_subprocess_exec(
@@ -257,12 +260,12 @@ async def _nothing(url: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def held_xmin(url: str) -> AsyncIterator[None]:
+async def held_xmin(url: str) -> AsyncIterator[str]:
     """Keep a snapshot open, as a dump does."""
     async with await psycopg.AsyncConnection.connect(url) as connection:
         await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await connection.execute("SELECT 1 FROM pg_catalog.pg_class LIMIT 1")
-        yield
+        yield url
 
 
 async def one_round(bench: Bench, found: Mapping[str, Figures]) -> None:
@@ -291,11 +294,11 @@ async def under_held_xmin(bench: Bench, found: Mapping[str, Figures]) -> None:
         print(system.name, "held", round(found[system.name].median("held"), 1), flush=True)
 
 
-async def claim_times(bench: Bench) -> dict[int, list[float]]:
-    """Milliseconds of a claim of 200 jobs, by the depth of the queue."""
+async def claim_times(bench: Bench) -> dict[tuple[int, bool], list[float]]:
+    """Milliseconds of a claim of 200 jobs, by the depth of the queue, and whether an old snapshot is open."""
     ours = next(system for system in SYSTEMS if system.ours)
-    found: dict[int, list[float]] = defaultdict(list)
-    for depth in DEPTHS:
+    found: dict[tuple[int, bool], list[float]] = defaultdict(list)
+    for depth, held in itertools.product(DEPTHS, (False, True)):
         # A shallow queue is empty after a few claims, so it is filled more than once.
         count = min(CLAIMS, depth // 200 - 1)
         for _ in range(CLAIMS // count):
@@ -303,9 +306,10 @@ async def claim_times(bench: Bench) -> dict[int, list[float]]:
                 await place.rate("bulk", 1)
                 place.deepen(depth)
                 place.administer("CHECKPOINT", "VACUUM ANALYZE")
-                took = await place.said("CLAIM", "claims", count)
-                found[depth] += [each / 1e6 for each in took[1:]]
-        print("claims at", depth, round(statistics.median(found[depth]), 2), flush=True)
+                async with held_xmin(place._url) if held else _nothing(place._url):
+                    took = await place.said("CLAIM", "claims", count)
+                found[depth, held] += [each / 1e6 for each in took[1:]]
+        print("claims at", depth, "held" * held, round(statistics.median(found[depth, held]), 2), flush=True)
     return found
 
 
@@ -355,18 +359,22 @@ def ratios(found: Mapping[str, Figures]) -> Table:
     )
 
 
-def depths(claims: Mapping[int, Sequence[float]]) -> Table:
+def depths(claims: Mapping[tuple[int, bool], Sequence[float]]) -> Table:
     """Claims by the depth of the queue."""
-    shallow = statistics.median(claims[DEPTHS[0]])
+    times = {which: statistics.median(took) for which, took in claims.items()}
+    shallow = times[DEPTHS[0], False]
+
+    def row(depth: int) -> Sequence[str]:
+        usual, held = times[depth, False], times[depth, True]
+        return (f"{depth:,}", f"{usual:.2f}", f"{usual / shallow:.2f}x", f"{held:.2f}", f"{held / shallow:.2f}x")
+
     return Table(
         "Claims and the depth of the queue",
-        "In process: from the credit for 200 jobs to their leases, with so many jobs waiting.",
-        ("jobs waiting", "claim of 200, ms", "to that at 1,000"),
-        [
-            (f"{depth:,}", f"{statistics.median(took):.2f}", f"{statistics.median(took) / shallow:.2f}x")
-            for depth, took in claims.items()
-        ],
-        "Target: at most 1.3x at a million.",
+        "In process: from the credit for 200 jobs to their leases, with so many jobs waiting; medians.",
+        ("jobs waiting", "claim of 200, ms", "to that at 1,000", "under a held xmin, ms", "to that at 1,000 without"),
+        [row(depth) for depth in DEPTHS],
+        "Target: at most 1.3x at a million. A process that has just started counts its jobs once, which a claim of its "
+        "first second feels at a million; later that takes at most a fiftieth of its time.",
     )
 
 

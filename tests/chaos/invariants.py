@@ -64,6 +64,9 @@ AT_REST: dict[str, LiteralString] = {
         HAVING count(s.sequence) <> t.last_sequence OR count(DISTINCT s.sequence) <> t.last_sequence
             OR coalesce(max(s.sequence), 0) <> t.last_sequence""",
     "something was never told to others": "SELECT outbox_id, receiver FROM api.outbox",
+    "a record never came to the audit log": """
+        SELECT outbox_id, record FROM api.audit_outbox UNION ALL SELECT outbox_id, record FROM runtime.audit_outbox
+        UNION ALL SELECT outbox_id, record FROM queue.audit_outbox""",
     "I14: the audit log has a gap": """
         SELECT h.tenant_id, h.sequence, count(r.sequence), max(r.sequence)
         FROM audit.head h LEFT JOIN audit.record r USING (tenant_id) GROUP BY h.tenant_id, h.sequence

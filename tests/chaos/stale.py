@@ -14,13 +14,13 @@ from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 
 import grpc
-from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
+from orginabox.queue.v1 import job_pb2, queue_service_pb2_grpc
 
 from services.worker.consumer import Consumer, Lease
 from tests.chaos.account import Account
 from tests.chaos.calls import PATIENCE_SECONDS, QueueAt, until_answered
 from tests.chaos.clock import wrong_clock
-from tests.contract.queue.rig import Worker, asked, read
+from tests.contract.queue.rig import JobLease, Worker, asked, read
 from tests.e2e.mesh import ROOT
 
 PASSING = (grpc.aio.AioRpcError, asyncio.InvalidStateError, AssertionError, TimeoutError)
@@ -71,7 +71,11 @@ class Stale:
     async def run(self, minutes: int, *, at_once: bool) -> None:
         """Do it once. The queue hears at once that the worker is gone, or has to find out."""
         kind = f"chaos-stale-{uuid.uuid4().hex[:8]}"
-        async with self.queue_at.connect("api") as channel, self._worker(kind, minutes) as worker:
+        async with (
+            self.queue_at.connect("api") as channel,
+            self.queue_at.connect("worker") as to_work,
+            self._worker(kind, minutes) as worker,
+        ):
             stub = queue_service_pb2_grpc.QueueServiceStub(channel)
             request = asked(kind=kind, max_attempts=100)
             job_id = (await until_answered(self.account.ledger, stub.EnqueueJob, request)).job.job_id
@@ -82,7 +86,7 @@ class Stale:
             if at_once:
                 self.cut()
             heir = Heir()
-            async with heir.at_work(channel, kind):
+            async with heir.at_work(to_work, kind):
                 try:
                     async with asyncio.timeout(PATIENCE_SECONDS):
                         await heir.taken.wait()
@@ -137,7 +141,7 @@ async def main(home: str, address: str, kind: str) -> None:
     async with QueueAt(Path(home), address).connect("worker") as channel:
         stub = queue_service_pb2_grpc.QueueServiceStub(channel)
         worker, lease = await _taken(stub, kind)
-        print(f"{time.time():.0f} {lease.job.job_id}", flush=True)
+        print(f"{time.time():.0f} {lease.job_id}", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         while True:
             with suppress(*PASSING):
@@ -149,7 +153,7 @@ async def main(home: str, address: str, kind: str) -> None:
                 worker = await Worker.hello(stub, credit=0, kinds=(kind,))
 
 
-async def _taken(stub: queue_service_pb2_grpc.QueueServiceStub, kind: str) -> tuple[Worker, queue_service_pb2.JobLease]:
+async def _taken(stub: queue_service_pb2_grpc.QueueServiceStub, kind: str) -> tuple[Worker, JobLease]:
     while True:
         with suppress(*PASSING):
             worker = await Worker.hello(stub, kinds=(kind,))

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import schemathesis
+from google.api import annotations_pb2
 from schemathesis.core.result import Ok
 
 from tests.architecture.test_contract import all_methods
@@ -16,7 +17,7 @@ def test_every_public_method_is_an_operation() -> None:
     there = {
         f"{method.containing_service.name}_{method.name}"
         for method in all_methods()
-        if method.full_name.startswith("orginabox.api.v1.")
+        if method.full_name.startswith("orginabox.api.v1.") and method.GetOptions().HasExtension(annotations_pb2.http)
     }
     assert told == there
 

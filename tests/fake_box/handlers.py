@@ -15,6 +15,7 @@ from orginabox.api.v1 import (
     health_service_pb2_grpc,
     job_service_pb2,
     job_service_pb2_grpc,
+    keyring_service_pb2_grpc,
     provider_service_pb2,
     provider_service_pb2_grpc,
     session_pb2,
@@ -31,6 +32,7 @@ from services.api import event_text
 from services.kit.errors import PageTokenInvalid, Unauthenticated
 from services.kit.gate import Call, Gate
 from services.kit.server import build
+from tests.fake_box.keyring import Keyrings
 from tests.fake_box.state import (
     FakeBox,
     FakeSession,
@@ -46,7 +48,7 @@ from tests.fake_box.state import (
 
 Context = grpc.aio.ServicerContext[Any, Any]
 SERVICES = tuple(
-    f"orginabox.api.v1.{name}Service" for name in ("Session", "Turn", "Provider", "Job", "Audit", "Health")
+    f"orginabox.api.v1.{name}Service" for name in ("Session", "Turn", "Provider", "Job", "Keyring", "Audit", "Health")
 )
 
 
@@ -56,6 +58,7 @@ def register(box: FakeBox, server: grpc.aio.Server) -> None:
     turn_service_pb2_grpc.add_TurnServiceServicer_to_server(Turns(box), server)
     provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(Providers(box), server)
     job_service_pb2_grpc.add_JobServiceServicer_to_server(Jobs(box), server)
+    keyring_service_pb2_grpc.add_KeyringServiceServicer_to_server(Keyrings(), server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(Audit(box), server)
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(Health(), server)
 

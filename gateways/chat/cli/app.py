@@ -4,7 +4,21 @@ from typing import Annotated
 
 import typer
 
-from gateways.chat.cli import asking, audit, jobs, provider, queue, runtime, session
+from gateways.chat.cli import (
+    asking,
+    audit,
+    jobs,
+    keyring,
+    provider,
+    queue,
+    role,
+    runtime,
+    session,
+    signin,
+    tenant,
+    token,
+    user,
+)
 
 HELP = """
 Org in a Box: an AI agent for every employee, sandboxed, durable and on record, on one box you own.
@@ -22,7 +36,7 @@ Start it, talk to it, and give it a better model:
 OIAB_HOME          where everything is kept (~/.orginabox)
 OIAB_PORT          the port of the box on this machine (8787)
 OIAB_URL           where the box is, when it is elsewhere
-ORGINABOX_API_KEY  the key that opens it, when it is not in the home
+ORGINABOX_API_KEY  the key that opens it, when it is not in the home; people sign in instead: oiab login
 """
 
 EXIT_CODES = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the box does not answer; 4 wrong key; 130 aborted."
@@ -42,11 +56,17 @@ def build() -> typer.Typer:
     app.callback()(_options)
     app.add_typer(_box())
     app.add_typer(asking.app)
+    app.add_typer(signin.app)
     app.add_typer(session.app, name="sessions")
+    app.add_typer(user.app, name="user")
+    app.add_typer(role.app, name="role")
+    app.add_typer(token.app, name="token")
+    app.add_typer(tenant.app, name="tenant")
     app.add_typer(provider.app, name="provider")
     app.add_typer(runtime.app, name="runtime")
     app.add_typer(jobs.app, name="jobs")
     app.add_typer(queue.app, name="queue")
+    app.add_typer(keyring.app, name="keyring")
     app.add_typer(audit.app, name="audit")
     return app
 

@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -18,16 +19,24 @@ USER_AGENT = "oiab"
 CHANNEL = {"x-oiab-channel": "cli"}
 
 
-def run(main: "Callable[[Client, Place], Awaitable[int | None]]") -> None:
-    """Run a command with a client of the box, and end with its exit code."""
+def run(main: "Callable[[Client, Place], Awaitable[int | None]]", *, anonymous: bool = False) -> None:
+    """Run a command with a client of the box, and end with its exit code.
+
+    Args:
+        main: The command.
+        anonymous: Whether it calls as nobody, because it is about to sign in.
+    """
     from gateways.chat.place import Place
     from gateways.chat.refusals import Exit, refusal
-    from gateways.sdk import ApiError, Client
+    from gateways.sdk import ApiError, Client, CredentialsFile, SharedSignIn
 
-    place = Place.locate()
+    located = Place.locate()
+    place = replace(located, key="", signed_in=False) if anonymous else located
 
     async def connected() -> int | None:
-        async with Client(place.url, api_key=place.key, user_agent=USER_AGENT, metadata=CHANNEL) as client:
+        bearer = SharedSignIn(CredentialsFile(place.credentials), place.url) if place.signed_in else None
+        options: Any = {"user_agent": USER_AGENT, "metadata": CHANNEL}
+        async with Client(place.url, api_key=place.key, bearer=bearer, **options) as client:
             return await main(client, place)
 
     try:

@@ -363,6 +363,22 @@ def test_jobs(oiab: Oiab) -> None:
     assert (unknown.code, "oiab jobs list" in unknown.err) == (1, True)
 
 
+def test_the_keyring(oiab: Oiab) -> None:
+    shown = oiab("keyring", "status")
+    assert shown.out == ("runtime       file:01234567\nk0000000000000001\tactive\t3\tjust now\tfile:0badcafe\n")
+    assert "oiab keyring rotate" in shown.err
+    assert "oiab keyring rewrap" in shown.err
+    assert "3 secrets sealed with k0000000000000002, 1 keys destroyed" in oiab("keyring", "rotate").err
+    assert oiab("keyring", "rewrap").code == 0
+    shown = oiab("keyring", "status")
+    assert shown.out.endswith("k0000000000000002\tactive\t3\tjust now\tas above\n")
+    assert shown.err == ""
+    failed = oiab("keyring", "rewrap")
+    assert failed.code == 1
+    assert "OIAB_KEYRING_PREVIOUS" in failed.err
+    assert json.loads(oiab("keyring", "status", "--json").out)[0]["dataKeys"][0]["secrets"] == 3
+
+
 def test_the_queue(oiab: Oiab) -> None:
     assert "Nothing waits, runs or is dead." in oiab("queue", "stats").err
     oiab("ask", "hello")

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from services.kit.keyring import Keyring
 from tests.contract.identity.rig import Rig, running
 
 
 @pytest.fixture
-def keyring(tmp_path: Path) -> Keyring:
-    """The keyring of the installation."""
-    return Keyring.open(tmp_path / "keyring")
+def keyring(tmp_path: Path) -> str:
+    """Where the master key of the installation is."""
+    return str(tmp_path / "keyring")
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def url(database: Callable[..., str]) -> str:
 
 
 @pytest.fixture
-async def rig(url: str, keyring: Keyring) -> AsyncIterator[Rig]:
+async def rig(url: str, keyring: str) -> AsyncIterator[Rig]:
     """One replica."""
     async with running(url, keyring) as rigs:
         yield rigs[0]

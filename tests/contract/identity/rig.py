@@ -25,7 +25,6 @@ from services.identity.passwords import Passwords
 from services.identity.room import SERVICES, Room, opened
 from services.identity.settings import IdentitySettings
 from services.kit.gate import Gate
-from services.kit.keyring import Keyring
 from services.kit.status import reason_of
 from tests.contract.rig import served
 from tests.postgres import as_service
@@ -118,16 +117,18 @@ def refused(reason: str, **metadata: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def running(database_url: str, keyring: Keyring, count: int = 1, **settings: Any) -> AsyncIterator[list[Rig]]:
+async def running(database_url: str, keyring: str, count: int = 1, **settings: Any) -> AsyncIterator[list[Rig]]:
     """Replicas of identity on one database."""
     urls = as_service(database_url, "identity")
-    told = IdentitySettings(identity_database_url=urls.tenant, identity_database_system_url=urls.system, **settings)
+    told = IdentitySettings(
+        identity_database_url=urls.tenant, identity_database_system_url=urls.system, keyring=keyring, **settings
+    )
     async with AsyncExitStack() as stack:
         rigs = []
         for _ in range(count):
             audits = Audits()
             stub = cast("audit_service_pb2_grpc.AuditServiceStub", audits)
-            room = await stack.enter_async_context(opened(told, keyring, KEY, stub, Passwords(QUICK)))
+            room = await stack.enter_async_context(opened(told, KEY, stub, Passwords(QUICK)))
             channel = await stack.enter_async_context(served(SERVICES, room.register, Gate(room.identify)))
             rigs.append(Rig(room, audits, channel))
         for rig in rigs:

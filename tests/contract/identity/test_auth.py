@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import jwt
@@ -14,7 +15,8 @@ from orginabox.api.v1 import user_pb2, user_service_pb2
 from services.identity import device_operations
 from services.kit.caller import Caller
 from services.kit.ids import DEFAULT_TENANT, OPERATOR
-from services.kit.keyring import Keyring
+from services.kit.keyring import INSTALLATION
+from services.kit.keyring.file_master import FileMaster
 from tests.contract.identity.rig import ELSEWHERE, HERE, PASSWORD, Rig, bearer, linked, refused, running, until
 
 ME = pb.GetMeRequest()
@@ -342,14 +344,14 @@ async def test_the_key_of_the_box_opens_it_here_and_nowhere_else(rig: Rig) -> No
 
 
 async def test_the_key_of_the_box_opens_it_from_elsewhere_where_that_is_asked_for(
-    database: Callable[..., str], keyring: Keyring
+    database: Callable[..., str], keyring: str
 ) -> None:
     async with running(database("identity"), keyring, api_key_remote=True) as (rig,):
         await rig.auth.GetMe(ME, metadata=(rig.operator[0], ("x-forwarded-for", ELSEWHERE)))
 
 
 async def test_sign_ins_outlive_a_restart_and_another_key_ends_the_access_tokens(
-    database: Callable[..., str], keyring: Keyring, tmp_path: object
+    database: Callable[..., str], keyring: str, tmp_path: object
 ) -> None:
     url = database("identity")
     async with running(url, keyring) as (rig,):
@@ -357,13 +359,31 @@ async def test_sign_ins_outlive_a_restart_and_another_key_ends_the_access_tokens
         pair = await rig.sign_in("ada")
     async with running(url, keyring) as (rig,):
         await rig.auth.GetMe(ME, metadata=bearer(pair.access_token))
-    async with running(url, Keyring(b"another key of the installation!")) as (rig,):
+    lost = f"file:{FileMaster.open(Path(keyring)).fingerprint}"
+    async with running(url, f"{keyring}-other", keyring_lost=lost) as (rig,):
         with refused("TOKEN_INVALID"):
             await rig.auth.GetMe(ME, metadata=bearer(pair.access_token))
         assert (await refresh(rig, pair.refresh_token)).access_token
 
 
-async def test_a_change_counts_at_once_in_every_replica(database: Callable[..., str], keyring: Keyring) -> None:
+async def test_the_keys_of_tokens_rotate_while_sign_ins_go_on(url: str, keyring: str) -> None:
+    async with running(url, keyring, count=2) as (one, two):
+        await one.add("ada")
+        old = await one.sign_in("ada")
+        await one.room.token_keys.admin.rotate(INSTALLATION)
+        for rig in (one, two, one):
+            issuer = rig.room.desk.issuer
+            await rig.room.token_keys.follow(issuer._access_tokens, issuer)
+        new = await one.sign_in("ada")
+        kids = {jwt.get_unverified_header(pair.access_token)["kid"] for pair in (old, new)}
+        assert len(kids) == 2
+        for rig in (one, two):
+            for pair in (old, new):
+                await rig.auth.GetMe(ME, metadata=bearer(pair.access_token))
+        assert (await refresh(two, old.refresh_token)).access_token
+
+
+async def test_a_change_counts_at_once_in_every_replica(database: Callable[..., str], keyring: str) -> None:
     async with running(database("identity"), keyring, count=2) as (one, two):
         await one.add("ada", "viewer")
         pair = await one.sign_in("ada")
@@ -383,7 +403,7 @@ async def test_a_change_counts_at_once_in_every_replica(database: Callable[..., 
             await two.auth.GetMe(ME, metadata=who)
 
 
-async def test_while_no_news_can_be_heard_nothing_is_remembered(database: Callable[..., str], keyring: Keyring) -> None:
+async def test_while_no_news_can_be_heard_nothing_is_remembered(database: Callable[..., str], keyring: str) -> None:
     url = database("identity")
     async with running(url, keyring, count=2) as (one, two):
         await one.add("ada")

@@ -52,7 +52,7 @@ class Echo:
 async def echo(address: str, identity: MeshIdentity) -> AsyncIterator[Echo]:
     """Serve until the block ends."""
     _clear_socket(address)
-    server, made = grpc.aio.server(), Echo()
+    server, made = grpc.aio.server(options=identity.server_options()), Echo()
     server.add_generic_rpc_handlers((made.handlers(),))
     server.add_secure_port(address, identity.server_credentials())
     serve_as(identity)

@@ -5,7 +5,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import grpc
 from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
@@ -13,6 +13,7 @@ from orginabox.queue.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grp
 from services.queue.__main__ import running_queue
 from services.queue.handler import SERVICE, QueueHandler
 from tests.contract.rig import served
+from tests.postgres import as_service
 
 TENANT = "00000000-0000-7000-8000-000000000001"
 PATIENCE_SECONDS = 5.0
@@ -23,7 +24,10 @@ Stub = queue_service_pb2_grpc.QueueServiceStub
 @asynccontextmanager
 async def queue_at(url: str, instance: str = "test") -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a queue on this database."""
-    async with running_queue(url, instance) as handler, served([SERVICE], _register(handler)) as channel:
+    async with (
+        running_queue(as_service(url, "queue"), instance) as handler,
+        served([SERVICE], _register(handler)) as channel,
+    ):
         yield channel
 
 
@@ -60,12 +64,29 @@ async def becomes(stub: Stub, job_id: str, state: job_pb2.JobState.ValueType, se
             await asyncio.sleep(0.01)
 
 
+class JobLease(NamedTuple):
+    """A job that a worker was given."""
+
+    lease_token: str
+    job_id: str = ""
+    tenant_id: str = ""
+    payload: bytes = b""
+    attempt: int = 0
+
+
+def jobs_of(response: queue_service_pb2.WorkResponse) -> list[JobLease]:
+    """The jobs of a word that gives some."""
+    found = response.leases
+    columns = (found.lease_tokens, found.job_ids, found.tenant_ids, found.payloads, found.attempts)
+    return [JobLease(*job) for job in zip(*columns, strict=True)]
+
+
 class Worker:
     """A stream to the queue on which a test says and hears every word."""
 
     def __init__(self, stub: Stub) -> None:
         self.call = stub.Work()
-        self._leases: deque[queue_service_pb2.JobLease] = deque()
+        self._leases: deque[JobLease] = deque()
         self._settled: deque[str] = deque()
 
     @classmethod
@@ -94,12 +115,12 @@ class Worker:
                 if not response.HasField("heartbeat"):
                     return response
 
-    async def lease(self, seconds: float = PATIENCE_SECONDS) -> queue_service_pb2.JobLease:
+    async def lease(self, seconds: float = PATIENCE_SECONDS) -> JobLease:
         """The next lease, which is the next word or came with the last one."""
         if not self._leases:
             response = await self.hear(seconds)
             assert response.HasField("leases"), response
-            self._leases.extend(response.leases.leases)
+            self._leases.extend(jobs_of(response))
         return self._leases.popleft()
 
     async def hears_nothing(self, seconds: float = 0.3) -> None:
@@ -117,24 +138,19 @@ class Worker:
     async def drain(self) -> None:
         await self.say(queue_service_pb2.WorkRequest(drain=queue_service_pb2.WorkerDrain()))
 
-    async def complete(self, *leases: queue_service_pb2.JobLease) -> None:
-        await self.settle(
-            completed=[
-                queue_service_pb2.JobCompletion(job_id=lease.job.job_id, lease_token=lease.lease_token)
-                for lease in leases
-            ]
-        )
+    async def complete(self, *leases: JobLease) -> None:
+        await self.settle(completed=[lease.lease_token for lease in leases])
 
-    async def fail(self, lease: queue_service_pb2.JobLease, **fields: Any) -> None:
-        failed = queue_service_pb2.JobFailure(job_id=lease.job.job_id, lease_token=lease.lease_token, **fields)
+    async def fail(self, lease: JobLease, **fields: Any) -> None:
+        failed = queue_service_pb2.JobFailure(lease_token=lease.lease_token, **fields)
         await self.settle(failed=[failed])
 
-    async def settled(self, lease: queue_service_pb2.JobLease) -> None:
+    async def settled(self, lease: JobLease) -> None:
         """The next word, or the last one, says that the lease is settled."""
         if not self._settled:
             response = await self.hear()
             assert response.HasField("settled"), response
-            self._settled.extend(job.lease_token for job in response.settled.jobs)
+            self._settled.extend(response.settled.lease_tokens)
         assert self._settled.popleft() == lease.lease_token
 
     def cut(self) -> None:

@@ -90,6 +90,19 @@ async def test_the_work_of_a_job_joins_the_trace_that_asked_for_it(channel: grpc
     assert traces == ["0af7651916cd43dd8448eb211c80319c"]
 
 
+async def test_a_job_of_no_trace_begins_none_that_nobody_keeps(channel: grpc.aio.Channel) -> None:
+    traces = []
+
+    async def handle(_: Lease) -> None:
+        traces.append(trace_id())
+
+    stub = Stub(channel)
+    job = await enqueue(stub)
+    async with consuming(channel, handle):
+        await becomes(stub, job.job_id, DONE)
+    assert traces == [""]
+
+
 @pytest.mark.parametrize(
     ("error", "state", "said"),
     [

@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.queue.v1 import job_pb2, queue_service_pb2, schedule_pb2
 
 from services.kit.status import reason_of
-from tests.contract.queue.rig import TENANT, Stub, Worker, becomes, enqueue, queue_at, read
+from tests.contract.queue.rig import TENANT, Stub, Worker, becomes, enqueue, jobs_of, queue_at, read
 
 READY = job_pb2.JOB_STATE_READY
 BLOCKED = job_pb2.JOB_STATE_BLOCKED
@@ -47,7 +47,7 @@ async def cancel(stub: Stub, job: job_pb2.Job) -> None:
 async def done(worker: Worker, job: job_pb2.Job) -> None:
     """Hear of a job, and do it."""
     lease = await worker.lease()
-    assert lease.job.job_id == job.job_id
+    assert lease.job_id == job.job_id
     await worker.complete(lease)
     await worker.settled(lease)
 
@@ -60,7 +60,7 @@ async def test_a_job_waits_until_all_that_it_depends_on_is_completed(stub: Stub)
     assert list(last.depends_on) == [first.job_id, second.job_id]
     assert behind.state == READY, "a job that waits for others stands in no line yet"
     worker = await Worker.hello(stub, credit=3)
-    leases = {(lease := await worker.lease()).job.job_id: lease for _ in range(3)}
+    leases = {(lease := await worker.lease()).job_id: lease for _ in range(3)}
     assert set(leases) == {first.job_id, second.job_id, behind.job_id}
     await worker.complete(leases[behind.job_id])
     await worker.settled(leases[behind.job_id])
@@ -130,8 +130,8 @@ async def test_a_plan_of_many_steps_runs_in_order_with_many_workers(stub: Stub) 
         while True:
             response = await worker.hear(10)
             if response.HasField("leases"):
-                ran.extend(lease.job.job_id for lease in response.leases.leases)
-                await worker.complete(*response.leases.leases)
+                ran.extend(response.leases.job_ids)
+                await worker.complete(*jobs_of(response))
 
     tasks = [asyncio.create_task(work(worker)) for worker in workers]
     for job_id in layers[-1]:

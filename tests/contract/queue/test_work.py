@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.queue.v1 import job_pb2, queue_service_pb2
 
 from services.kit.status import reason_of
-from tests.contract.queue.rig import TENANT, Stub, Worker, asked, becomes, enqueue, queue_at, read
+from tests.contract.queue.rig import TENANT, JobLease, Stub, Worker, asked, becomes, enqueue, jobs_of, queue_at, read
 
 DONE = job_pb2.JOB_STATE_COMPLETED
 DEAD = job_pb2.JOB_STATE_DEAD
@@ -48,7 +48,8 @@ async def test_a_job_is_leased_run_and_completed(stub: Stub) -> None:
     job = await enqueue(stub)
     worker = await Worker.hello(stub)
     lease = await worker.lease()
-    assert (lease.job.job_id, lease.job.state, lease.job.attempt, lease.job.payload) == (job.job_id, LEASED, 1, b"work")
+    assert (lease.job_id, lease.attempt, lease.payload) == (job.job_id, 1, b"work")
+    assert (await read(stub, job.job_id)).state == LEASED
     await worker.complete(lease)
     await worker.settled(lease)
     done = await read(stub, job.job_id)
@@ -88,10 +89,10 @@ async def test_a_tenant_runs_no_more_at_once_than_it_may(stub: Stub) -> None:
     worker = await Worker.hello(stub, credit=10)
     leases = [await worker.lease(1.5), await worker.lease()]
     other = await enqueue(stub, tenant_id=str(uuid.uuid4()))
-    assert (await worker.lease()).job.job_id == other.job_id
+    assert (await worker.lease()).job_id == other.job_id
     await worker.complete(leases[0])
     await worker.settled(leases[0])
-    assert (await worker.lease()).job.tenant_id == TENANT
+    assert (await worker.lease()).tenant_id == TENANT
     await worker.hears_nothing()
 
 
@@ -99,7 +100,7 @@ async def test_workers_get_only_their_kinds(stub: Stub) -> None:
     await enqueue(stub, kind="other")
     mine = await enqueue(stub, kind="test")
     worker = await Worker.hello(stub, credit=5)
-    assert (await worker.lease()).job.job_id == mine.job_id
+    assert (await worker.lease()).job_id == mine.job_id
     await worker.hears_nothing()
 
 
@@ -107,7 +108,7 @@ async def test_lower_priorities_go_first_then_the_order_of_arrival(stub: Stub) -
     wanted = [(await enqueue(stub, priority=priority)).job_id for priority in (-5, 0, 0, 5)]
     late = (await enqueue(stub, priority=-10)).job_id
     worker = await Worker.hello(stub, credit=5)
-    assert [(await worker.lease()).job.job_id for _ in range(5)] == [late, *wanted]
+    assert [(await worker.lease()).job_id for _ in range(5)] == [late, *wanted]
 
 
 async def test_jobs_of_a_key_run_one_at_a_time_in_order(stub: Stub) -> None:
@@ -115,7 +116,7 @@ async def test_jobs_of_a_key_run_one_at_a_time_in_order(stub: Stub) -> None:
     worker = await Worker.hello(stub, credit=5)
     for n, job in enumerate(jobs):
         lease = await worker.lease()
-        assert lease.job.job_id == job.job_id
+        assert lease.job_id == job.job_id
         assert [(await read(stub, later.job_id)).state for later in jobs[n + 1 :]] == (
             [job_pb2.JOB_STATE_BLOCKED] * (2 - n)
         )
@@ -131,7 +132,8 @@ async def test_a_failed_job_keeps_its_place_in_the_line(stub: Stub) -> None:
     await worker.fail(lease, error="not yet", retry_delay=Duration(nanos=50_000_000))
     await worker.settled(lease)
     again = await worker.lease()
-    assert (again.job.job_id, again.job.attempt, again.job.last_error) == (first.job_id, 2, "not yet")
+    assert (again.job_id, again.attempt) == (first.job_id, 2)
+    assert (await read(stub, first.job_id)).last_error == "not yet"
     assert again.lease_token != lease.lease_token
 
 
@@ -150,7 +152,7 @@ async def test_failures_back_off_and_end_in_the_dead_letters(stub: Stub) -> None
     await worker.settled(lease)
     dead = await read(stub, job.job_id)
     assert (dead.state, dead.attempt, len(dead.last_error), dead.payload) == (DEAD, 2, 4_000, b"work")
-    assert (await worker.lease()).job.job_id == behind.job_id
+    assert (await worker.lease()).job_id == behind.job_id
 
 
 async def test_a_permanent_failure_is_dead_at_once_and_can_be_retried(stub: Stub) -> None:
@@ -163,7 +165,7 @@ async def test_a_permanent_failure_is_dead_at_once_and_can_be_retried(stub: Stub
     revived = await retry(stub, job.job_id)
     assert (revived.state, revived.attempt, revived.last_error) == (READY, 0, "hopeless")
     again = await worker.lease()
-    assert (again.job.job_id, again.job.attempt) == (job.job_id, 1)
+    assert (again.job_id, again.attempt) == (job.job_id, 1)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await retry(stub, job.job_id)
     assert reason_of(refused.value) == "JOB_STATE"
@@ -178,10 +180,10 @@ async def test_a_delayed_job_starts_on_time_and_blocks_nobody(stub: Stub) -> Non
     assert later.state == DELAYED
     worker = await Worker.hello(stub, credit=5)
     lease = await worker.lease()
-    assert lease.job.job_id == now.job_id
+    assert lease.job_id == now.job_id
     await worker.complete(lease)
     await worker.settled(lease)
-    assert (await worker.lease()).job.job_id == later.job_id
+    assert (await worker.lease()).job_id == later.job_id
     assert timedelta() <= datetime.now(UTC) - due < timedelta(seconds=0.3)
 
 
@@ -195,7 +197,7 @@ async def test_a_delayed_job_waits_for_the_line_that_it_joins(stub: Stub) -> Non
     await becomes(stub, later.job_id, job_pb2.JOB_STATE_BLOCKED)
     await worker.complete(head)
     await worker.settled(head)
-    assert (await worker.lease()).job.job_id == later.job_id
+    assert (await worker.lease()).job_id == later.job_id
 
 
 @pytest.mark.parametrize("how", ["cancel", "half-close"])
@@ -211,7 +213,7 @@ async def test_leases_end_at_once_when_the_stream_closes(stub: Stub, how: str) -
         await first.call.done_writing()
     again = await second.lease()
     assert time.perf_counter() - started < 10
-    assert (again.job.job_id, again.job.attempt) == (job.job_id, 2)
+    assert (again.job_id, again.attempt) == (job.job_id, 2)
     assert again.lease_token != lease.lease_token
 
 
@@ -219,7 +221,7 @@ async def test_a_worker_that_stops_properly_costs_no_job_its_life(stub: Stub) ->
     job = await enqueue(stub, max_attempts=1)
     for attempt in range(1, 4):
         worker = await Worker.hello(stub)
-        assert (await worker.lease()).job.attempt == attempt
+        assert (await worker.lease()).attempt == attempt
         await worker.call.done_writing()
         await hear_to_the_end(worker.call)
     assert (await becomes(stub, job.job_id, READY)).attempt == 3
@@ -230,11 +232,11 @@ async def test_a_job_that_loses_every_worker_is_dead(stub: Stub) -> None:
     behind = await enqueue(stub, key="s")
     for _ in range(2):
         worker = await Worker.hello(stub)
-        assert (await worker.lease()).job.job_id == job.job_id
+        assert (await worker.lease()).job_id == job.job_id
         worker.cut()
     dead = await becomes(stub, job.job_id, DEAD)
     assert "went away" in dead.last_error
-    assert (await (await Worker.hello(stub)).lease()).job.job_id == behind.job_id
+    assert (await (await Worker.hello(stub)).lease()).job_id == behind.job_id
 
 
 async def test_what_was_settled_before_the_cut_is_settled(stub: Stub) -> None:
@@ -253,10 +255,9 @@ async def test_a_stale_token_never_settles(stub: Stub) -> None:
     second = await Worker.hello(stub)
     lease = await second.lease()
     for token in (stale.lease_token, str(uuid.uuid4()), "not a token"):
-        wrong = queue_service_pb2.JobLease(job=stale.job, lease_token=token)
-        await second.complete(wrong)
+        await second.complete(JobLease(token))
         ended = (await second.hear()).lease_ended
-        assert ended.job_id == job.job_id
+        assert ended.lease_token == token
         assert not ended.cancelled
     assert (await read(stub, job.job_id)).state == LEASED
     await second.complete(lease)
@@ -266,18 +267,18 @@ async def test_a_stale_token_never_settles(stub: Stub) -> None:
 async def test_many_leases_and_settlements_share_a_message(stub: Stub) -> None:
     jobs = [await enqueue(stub) for _ in range(50)]
     worker = await Worker.hello(stub, credit=50)
-    heard = (await worker.hear()).leases.leases
-    assert [lease.job.job_id for lease in heard] == [job.job_id for job in jobs]
+    heard = jobs_of(await worker.hear())
+    assert [lease.job_id for lease in heard] == [job.job_id for job in jobs]
     await worker.complete(*heard)
-    settled = (await worker.hear()).settled.jobs
-    assert [job.lease_token for job in settled] == [lease.lease_token for lease in heard]
+    settled = (await worker.hear()).settled.lease_tokens
+    assert settled == [lease.lease_token for lease in heard]
 
 
 async def test_large_jobs_do_not_share_a_message(stub: Stub) -> None:
     for _ in range(24):
         await enqueue(stub, payload=b"x" * 262_144)
     worker = await Worker.hello(stub, credit=24)
-    assert len({(await worker.lease()).job.job_id for _ in range(24)}) == 24
+    assert len({(await worker.lease()).job_id for _ in range(24)}) == 24
 
 
 async def test_a_worker_that_drains_gets_nothing_more_and_settles_what_it_has(stub: Stub) -> None:
@@ -311,7 +312,7 @@ async def test_cancel_ends_a_waiting_job_and_lets_the_next_run(stub: Stub) -> No
     assert (await cancel(stub, jobs[0].job_id)).state == CANCELLED
     assert (await cancel(stub, jobs[0].job_id)).state == CANCELLED
     worker = await Worker.hello(stub, credit=5)
-    assert (await worker.lease()).job.job_id == jobs[2].job_id
+    assert (await worker.lease()).job_id == jobs[2].job_id
     await worker.hears_nothing()
 
 
@@ -328,7 +329,7 @@ async def test_cancel_stops_a_running_job_and_waits_for_its_worker(stub: Stub) -
     await worker.fail(lease, error="stopped", permanent=True)
     await worker.settled(lease)
     assert (await read(stub, job.job_id)).state == CANCELLED
-    assert (await worker.lease()).job.job_id == behind.job_id
+    assert (await worker.lease()).job_id == behind.job_id
 
 
 @pytest.mark.parametrize("how", ["complete", "retry", "cut"])
@@ -392,7 +393,7 @@ async def test_a_broken_protocol_is_refused_and_its_leases_end(
         await hear_to_the_end(call)
     assert reason_of(refused.value) == reason
     job = await enqueue(stub)
-    assert (await (await Worker.hello(stub)).lease()).job.job_id == job.job_id
+    assert (await (await Worker.hello(stub)).lease()).job_id == job.job_id
 
 
 async def test_a_cut_call_cuts_no_transaction(stub: Stub, url: str) -> None:
@@ -428,7 +429,7 @@ async def test_two_replicas_share_the_work_and_tell_each_other(url: str) -> None
             waits.append(time.perf_counter() - started)
             await asyncio.sleep(0.03)
         assert sorted(waits)[5] < 0.1, "the poll alone would take half a second"
-        await cancel(Stub(one), lease.job.job_id)
+        await cancel(Stub(one), lease.job_id)
         assert (await worker.hear(0.5)).lease_ended.cancelled
 
 
@@ -440,4 +441,4 @@ async def test_without_any_hint_the_poll_finds_the_job(stub: Stub, url: str) -> 
     with psycopg.connect(url) as connection:
         # As another replica leaves it whose hint is lost.
         connection.execute("UPDATE queue.job SET state = 'ready'")
-    assert (await worker.lease(1.5)).job.job_id == job.job_id
+    assert (await worker.lease(1.5)).job_id == job.job_id

@@ -13,12 +13,14 @@ from orginabox.runtime.v1 import provider_pb2, runtime_service_pb2_grpc
 from orginabox.runtime.v1 import runtime_service_pb2 as pb
 
 from services.kit.ids import DEFAULT_TENANT, OPERATOR, new_id
+from services.kit.keyring.admin import KeyringAdmin
+from services.kit.keyring.opening import open_keyring
 from services.kit.postgres import Database
 from services.runtime import operations
 from services.runtime.__main__ import SERVICES, installation, register
 from services.runtime.installation import Installation
 from services.runtime.settings import RuntimeSettings
-from services.runtime.store import QUERIES, SCHEMA, Store
+from services.runtime.store import QUERIES, SCHEMA, SECRETS, Store
 from tests.contract.rig import served
 from tests.postgres import as_service
 
@@ -90,11 +92,13 @@ class Runtime:
 
 
 @asynccontextmanager
-async def runtime(url: str, home: Path, socket: Path | None = None) -> AsyncIterator[Runtime]:
+async def runtime(url: str, home: Path, socket: Path | None = None, **more: str) -> AsyncIterator[Runtime]:
     """Run Runtime until the block ends, on a socket of its own unless one is given."""
-    box = installation(RuntimeSettings(home=home, run_dir=home / "run"))
+    settings = RuntimeSettings(home=home, run_dir=home / "run", **more)  # type: ignore[arg-type]
     async with Database(as_service(url, SCHEMA), SCHEMA, QUERIES) as database:
-        store = Store(database)
+        keyring = await open_keyring(SCHEMA, database, settings, SECRETS)
+        box, store = installation(settings, keyring), Store(database)
+        admin = KeyringAdmin(keyring, database, SECRETS, recorded=store.recorded)
         await operations.restore(box, store)
-        async with served(SERVICES, partial(register, box, store), socket=socket) as channel:
+        async with served(SERVICES, partial(register, box, store, admin), socket=socket) as channel:
             yield Runtime(channel, box, store)

@@ -14,6 +14,7 @@ import structlog
 from orginabox.runtime.v1 import provider_pb2 as provider
 from orginabox.runtime.v1 import runtime_service_pb2 as pb
 
+from services.kit.keyring.file_master import FileMaster
 from services.kit.status import reason_of
 from tests.contract.runtime.rig import TENANT, Runtime, runtime
 
@@ -248,9 +249,10 @@ async def test_with_another_master_key_nothing_is_applied_and_no_call_goes_out(u
         await rt.create(claude(), key=KEY)
         await rt.apply()
         token = await rt.token()
+    master = FileMaster.open(tmp_path / "secrets/keyring")
     (tmp_path / "secrets/keyring").unlink()
 
-    async with runtime(url, tmp_path) as rt:
+    async with runtime(url, tmp_path, keyring_lost=f"file:{master.fingerprint}") as rt:
         answer = await rt.check("/anthropic/messages", x_api_key=token)
         assert answer.denied_response.status.code == 401
         assert "cannot be read" in answer.denied_response.body

@@ -45,10 +45,13 @@ class StandInSessions(session_service_pb2_grpc.SessionServiceServicer):
     """Remembers what it was asked with."""
 
     metadata: dict[str, str] = field(default_factory=dict)
+    certificates: set[bytes] = field(default_factory=set)
+    """Those of the clients that called."""
 
     async def CreateSession(
         self, request: session_service_pb2.CreateSessionRequest, context: Context
     ) -> session_service_pb2.CreateSessionResponse:
+        self.certificates.update(context.auth_context()["x509_pem_cert"])
         self.metadata.clear()
         self.metadata.update({key: str(value) for key, value in context.invocation_metadata() or ()})
         return session_service_pb2.CreateSessionResponse(session_id="s1")
@@ -102,7 +105,7 @@ async def start_api(
     address: str, sessions: StandInSessions, turns: StandInTurns, identity: MeshIdentity
 ) -> grpc.aio.Server:
     """The stand-in of the API."""
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=identity.server_options())
     health_service_pb2_grpc.add_HealthServiceServicer_to_server(StandInHealth(), server)
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(sessions, server)
     turn_service_pb2_grpc.add_TurnServiceServicer_to_server(turns, server)

@@ -300,3 +300,22 @@ def test_a_database_out_of_reach_is_said(make_box: Callable[[], SmallBox]) -> No
     assert "secret" not in refused.stderr
     box.more["OIAB_PORT"] = "many"
     assert "OIAB_PORT" in box.oiab("up").stderr
+
+
+def test_a_lost_authority_ends_the_start_with_a_sentence(make_box: Callable[[], SmallBox]) -> None:
+    made = make_box()
+    made.home.create()
+    made.home.installation_file.write_text("oiab0test0test\n")
+    done = made.oiab("up")
+    assert done.returncode == 1
+    assert "oiab certificates renew-authority" in done.stderr
+    assert not made.alive()
+
+
+def test_an_open_door_ends_the_start_with_a_sentence(make_box: Callable[[], SmallBox]) -> None:
+    made = make_box()
+    made.more = {"OIAB_BIND": "0.0.0.0"}
+    done = made.oiab("up")
+    assert done.returncode == 1
+    assert "OIAB_TLS_CERTIFICATE" in done.stderr
+    assert not made.alive()

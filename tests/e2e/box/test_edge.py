@@ -115,6 +115,11 @@ async def test_body_limit(running: Running) -> None:
     assert over.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def test_header_names_that_grpc_cannot_carry(running: Running) -> None:
+    for name in ("+", "a!b", "a|b"):
+        assert_refused(await running.http.get("/v1/healthz", headers={name: "1"}), 400, 3, "INVALID_ARGUMENT")
+
+
 async def test_header_limit(running: Running) -> None:
     answer = await running.http.get("/v1/healthz", headers={"x-long": "x" * 40_000})
     assert_refused(answer, 431, 8, "REQUEST_TOO_LARGE")

@@ -21,9 +21,9 @@ from tests.e2e.fuzz.messages import Dice
 from tests.e2e.mesh import Box, box
 from tests.e2e.test_bad_input import INSIDES
 
-ROUNDS = 25
+ROUNDS = 15
 QUIETLY = hypothesis.settings(
-    max_examples=15, deadline=None, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+    max_examples=8, deadline=None, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
 )
 FAULTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNIMPLEMENTED}
 PUBLIC = [method for method in all_methods() if method.full_name.startswith("orginabox.api.v1.")]

@@ -23,6 +23,7 @@ from services.kit.migrate import migrate
 from tests.allowed import AllowedChannel
 from tests.contract.queue.rig import asked
 from tests.identities import certificates
+from tests.postgres import as_environment, make_roles
 
 ROOT = Path(__file__).parents[3]
 MIGRATIONS = ROOT / "services" / "queue" / "migrations"
@@ -120,7 +121,7 @@ class Rig:
         """A Queue process. Another name makes another replica."""
         env = {
             "OIAB_QUEUE_ADDRESS": self.address_of(name),
-            "OIAB_DATABASE_URL": self.server.url,
+            **as_environment(self.server.url, "queue"),
             "OIAB_LOG_LEVEL": "info",
             "OIAB_CERTIFICATES": str(certificates("queue")),
         }
@@ -223,6 +224,7 @@ async def fault_rig(settings: Sequence[str] = SURVIVES_ITS_OWN_DEATH) -> AsyncIt
         server.create()
         await server.start()
         stack.callback(server.stop, signal.SIGINT)
+        make_roles(server.url)
         migrate(server.url, "queue", MIGRATIONS)
         with psycopg.connect(server.url) as connection:
             connection.execute(

@@ -259,6 +259,13 @@ async def test_a_database_that_was_rolled_back_is_found_at_start_and_by_verify(
         assert withheld
         assert withheld.size == 20
         assert await rolled.found() == {"ROLLED_BACK"}
+        # Whoever has understood the loss puts the evidence aside, and it goes on.
+        (rig.home / "audit" / "checkpoints").rename(rig.home / "evidence")
+        shutil.rmtree(rig.home / "audit" / "verified", ignore_errors=True)
+    async with rig_on(older, rig.home) as rolled:
+        await rolled.checkpoint()
+        assert (await rolled.verify()).whole
+        assert (await rolled.verify()).size == 100
 
 
 def _copy(source: str, target: str, table: str) -> None:

@@ -54,7 +54,7 @@ def courier(room: Database, log: Log) -> AuditCourier:
     return AuditCourier(room.transaction, log, asyncio.Event())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("migration", ["api/migrations/0006", "runtime/migrations/0002"])
+@pytest.mark.parametrize("migration", ["api/migrations/0006", "runtime/migrations/0002", "queue/migrations/0004"])
 def test_every_room_has_the_same_table(migration: str) -> None:
     (path,) = (ROOT / "services").glob(f"{migration}_*.sql")
     assert (ROOT / "services" / "kit" / "outbox_table.sql").read_text() in path.read_text()

@@ -5,14 +5,14 @@ import random
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 
 from services.kit.errors import DomainError, ServiceUnavailable
 from services.kit.ids import new_id
@@ -23,7 +23,11 @@ from services.queue.heads import FIRST, Heads, Position
 from services.queue.job import Failure, IdempotencyKeyReused, Job, JobState, Lease, NewJob, PlacedJob
 from services.queue.operations import Settlement
 from services.queue.pace import Pace, TenantShare
-from services.queue.store import QUERIES, ROW_BY_ROW, STEADY_PLANS, Store, _ending_columns, _lease
+from services.queue.store import QUERIES, ROW_BY_ROW, STEADY_PLANS, Store
+from services.queue.store.rows import ending_columns, lease_of
+from tests.postgres import as_service
+
+pytestmark = pytest.mark.usefixtures("of_the_system")
 
 TENANT = new_id()
 
@@ -35,7 +39,7 @@ def url(database: Callable[..., str]) -> str:
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[Store]:
-    async with Store(url) as made:
+    async with Store(as_service(url, "queue")) as made:
         yield made
 
 
@@ -68,12 +72,26 @@ async def session(store: Store, instance: str = "here") -> uuid.UUID:
     return made
 
 
-async def claim(store: Store, workers: Sequence[uuid.UUID]) -> list[tuple[Job, Lease]]:
-    return await operations.claim(store, Pace(), Heads(), ["test"], workers)
+async def claim(
+    store: Store,
+    workers: Sequence[uuid.UUID],
+    *,
+    pace: Pace | None = None,
+    heads: Heads | None = None,
+    kinds: Sequence[str] = ("test",),
+) -> list[Lease]:
+    sessions = list(dict.fromkeys(workers))
+    turns = [sessions.index(worker) + 1 for worker in workers]
+    leased = await operations.claim(store, pace or Pace(), heads or Heads(), kinds, sessions, turns)
+    return [
+        Lease(uuid.UUID(job.tenant_id), uuid.UUID(job.id), job.key, job.token, worker, job.attempt, job.max_attempts)
+        for worker, jobs in leased.items()
+        for job in jobs
+    ]
 
 
 async def take(store: Store, worker: uuid.UUID, count: int = 1) -> list[Lease]:
-    return [lease for _, lease in await claim(store, [worker] * count)]
+    return await claim(store, [worker] * count)
 
 
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:
@@ -92,7 +110,7 @@ def broken_lines(url: str) -> list[tuple[Any, ...]]:
 
 async def test_thirty_replicas_give_one_intent_one_job(url: str) -> None:
     async def replica() -> uuid.UUID:
-        async with Store(url) as store:
+        async with Store(as_service(url, "queue")) as store:
             return (await put(store, idempotency_key="one", key="s")).id
 
     assert len(set(await asyncio.gather(*(replica() for _ in range(30))))) == 1
@@ -101,7 +119,7 @@ async def test_thirty_replicas_give_one_intent_one_job(url: str) -> None:
 
 async def test_thirty_replicas_on_one_key_leave_one_head(url: str) -> None:
     async def replica(n: int) -> JobState:
-        async with Store(url) as store:
+        async with Store(as_service(url, "queue")) as store:
             return (await put(store, key="s", payload=str(n).encode())).state
 
     states = await asyncio.gather(*(replica(n) for n in range(30)))
@@ -118,6 +136,21 @@ async def test_callers_at_once_share_commits(store: Store, url: str) -> None:
     ((commits,),) = rows(url, "SELECT count(DISTINCT xmin::text) FROM job")
     assert commits <= 5
     assert rows(url, "SELECT count(*) FROM job WHERE state = 'ready'") == [(7,)]
+
+
+async def test_single_jobs_go_in_by_one_statement_and_others_by_a_transaction(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise AssertionError("a transaction was begun")
+
+    monkeypatch.setattr(store.enqueueing, "transaction", refuse)
+    await put(store)
+    for fields in ({"key": "s"}, {"depends_on": (new_id(),)}):
+        with pytest.raises(AssertionError, match="transaction"):
+            await put(store, **fields)
+    with pytest.raises(AssertionError, match="transaction"):
+        await operations.enqueue(store, Pace(), [[new_job(), new_job()]])
 
 
 async def test_a_bad_job_of_a_batch_does_not_spoil_the_others(store: Store) -> None:
@@ -182,7 +215,7 @@ async def test_thirty_claims_at_once_lease_each_job_once(url: str, store: Store)
     await put_each(store, [new_job(priority=n % 3) for n in range(100)])
 
     async def replica() -> list[Lease]:
-        async with Store(url) as own:
+        async with Store(as_service(url, "queue")) as own:
             worker = await session(own)
             found: list[Lease] = []
             while leases := await take(own, worker, 3):
@@ -219,22 +252,20 @@ class Turmoil:
             taken = await claim(store, [worker] * 2)
             if not taken and not self._enqueueing and not rows(self._url, "SELECT FROM job LIMIT 1"):
                 return
-            keys = {job.key for job, _ in taken}
+            keys = {lease.key for lease in taken}
             assert len(keys) == len(taken)
             assert not keys & self._running, "two of one key at once"
             self._running |= keys
             await asyncio.sleep(0.001)
             self._running -= keys
-            for job, lease in taken:
-                worker = await self._settle_somehow(store, worker, job, lease, roll.random())
+            for lease in taken:
+                worker = await self._settle_somehow(store, worker, lease, roll.random())
 
-    async def _settle_somehow(
-        self, store: Store, worker: uuid.UUID, job: Job, lease: Lease, chance: float
-    ) -> uuid.UUID:
+    async def _settle_somehow(self, store: Store, worker: uuid.UUID, lease: Lease, chance: float) -> uuid.UUID:
         if chance < 0.7:
             settled = await operations.settle(store, [Settlement(lease)], [])
             if lease.token in settled.tokens:
-                self.done[job.key].append(job.id)
+                self.done[lease.key].append(lease.id)
         elif chance < 0.9:
             await operations.settle(store, [Settlement(lease, Failure("no", retry_delay=timedelta()))], [])
         else:
@@ -246,7 +277,12 @@ class Turmoil:
 
 async def test_the_lines_hold_under_everything_at_once(url: str) -> None:
     turmoil = Turmoil(url)
-    async with Store(url) as one, Store(url) as two, Store(url) as three, asyncio.timeout(30):
+    async with (
+        Store(as_service(url, "queue")) as one,
+        Store(as_service(url, "queue")) as two,
+        Store(as_service(url, "queue")) as three,
+        asyncio.timeout(30),
+    ):
         stores = (one, two, three)
         await asyncio.gather(
             *(turmoil.enqueue(store, f"k{n}") for n, store in enumerate(stores)),
@@ -268,10 +304,10 @@ async def claims_of(store: Store, pace: Pace, count: int) -> list[uuid.UUID]:
     worker, heads = await session(store), Heads()
     tenants: list[uuid.UUID] = []
     while len(tenants) < count:
-        leased = await operations.claim(store, pace, heads, ["test"], [worker] * 10)
+        leased = await claim(store, [worker] * 10, pace=pace, heads=heads)
         assert leased
-        tenants += [job.tenant_id for job, _ in leased]
-        await operations.settle(store, [Settlement(lease) for _, lease in leased])
+        tenants += [lease.tenant_id for lease in leased]
+        await operations.settle(store, [Settlement(lease) for lease in leased])
     return tenants
 
 
@@ -319,27 +355,27 @@ async def test_no_tenant_runs_more_at_once_than_it_may_on_any_replica(store: Sto
     await operations.refresh_shares(store, pace)
     other = new_id()
     await operations.enqueue(store, pace, [[new_job(tenant_id=other) for _ in range(40)]])
-    leased: list[tuple[Job, Lease]] = []
+    leased: list[Lease] = []
 
     async def replica() -> None:
-        async with Store(url) as own:
+        async with Store(as_service(url, "queue")) as own:
             worker = await session(own)
-            leased.extend(await operations.claim(own, pace, Heads(), ["test", "also"], [worker] * 20))
+            leased.extend(await claim(own, [worker] * 20, pace=pace, kinds=("test", "also")))
 
     await asyncio.gather(*(replica() for _ in range(10)))
-    assert len([job for job, _ in leased if job.tenant_id == TENANT]) == 3
-    assert len([job for job, _ in leased if job.tenant_id == other]) == 40
-    (mine, *_) = [lease for job, lease in leased if job.tenant_id == TENANT]
+    assert len([lease for lease in leased if lease.tenant_id == TENANT]) == 3
+    assert len([lease for lease in leased if lease.tenant_id == other]) == 40
+    (mine, *_) = [lease for lease in leased if lease.tenant_id == TENANT]
     await operations.settle(store, [Settlement(mine)])
-    assert len(await operations.claim(store, pace, Heads(), ["test"], [await session(store)] * 20)) == 1
+    assert len(await claim(store, [await session(store)] * 20, pace=pace)) == 1
     await operations.set_share(store, TenantShare(TENANT))
     await operations.refresh_shares(store, pace)
-    assert len(await operations.claim(store, pace, Heads(), ["test"], [await session(store)] * 20)) == 20
+    assert len(await claim(store, [await session(store)] * 20, pace=pace)) == 20
 
 
 async def test_two_replicas_that_complete_what_a_job_needs_release_it_once(url: str, store: Store) -> None:
     """Each sees the other's half undone when it looks first."""
-    async with Store(url) as other:
+    async with Store(as_service(url, "queue")) as other:
         for _ in range(15):
             first, second = await put(store), await put(store)
             last = await put(store, depends_on=(first.id, second.id))
@@ -358,7 +394,7 @@ async def test_two_replicas_that_complete_what_a_job_needs_release_it_once(url: 
 
 async def test_a_job_cannot_slip_in_behind_the_end_of_what_it_needs(url: str, store: Store) -> None:
     """One that is enqueued while its need ends is released or ends with it, and never waits for ever."""
-    async with Store(url) as other:
+    async with Store(as_service(url, "queue")) as other:
         for n in range(15):
             needed = await put(store)
             (lease,) = await take(store, await session(store))
@@ -448,6 +484,29 @@ async def test_an_expired_session_loses_its_jobs_and_a_renewed_one_does_not(stor
     assert (await operations.get_job(store, TENANT, lost.id)).state is JobState.READY
     assert (await operations.get_job(store, TENANT, kept.id)).state is JobState.LEASED
     assert await operations.renew_sessions(store, [gone, here]) == {here}
+
+
+async def test_a_process_reaps_no_session_whose_stream_it_has(store: Store, url: str) -> None:
+    """It may have been stopped for long itself: then nobody renewed, and nobody is to blame."""
+    await put(store)
+    worker = await session(store)
+    (lease,) = await take(store, worker)
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE queue.worker_session SET expire_time = now() - interval '1 minute'")
+    assert (await operations.reap(store, [worker])).tokens == set()
+    assert await operations.renew_sessions(store, [worker]) == {worker}
+    assert (await operations.settle(store, [Settlement(lease)])).tokens == {lease.token}
+
+
+async def test_a_renewal_waits_for_no_caller_that_has_the_pool(store: Store) -> None:
+    worker = await session(store)
+    async with AsyncExitStack() as busy, asyncio.timeout(5):
+        for _ in range(16):
+            await busy.enter_async_context(store.transaction())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3), store.transaction():
+                pass
+        assert await operations.renew_sessions(store, [worker]) == {worker}
 
 
 async def test_leases_last_fifteen_seconds(store: Store, url: str) -> None:
@@ -588,11 +647,13 @@ def test_the_busy_loops_touch_only_the_jobs_they_name(url: str) -> None:
             "turns": "{" + ",".join(["1"] * 400) + "}",
             "count": 100,
         }
-        leases = [
-            _lease(row) for row in connection.cursor(row_factory=dict_row).execute(QUERIES["claim_jobs"], everything)
-        ]
-        some = leases[:20]
-        everything |= _ending_columns([(lease, lease.completed()) for lease in some])
+        claimed = list(connection.cursor(row_factory=tuple_row).execute(QUERIES["claim_jobs"], everything))
+        leases = connection.cursor(row_factory=dict_row).execute(
+            QUERIES["leases_of"], {"session_ids": [worker], "count": 20}
+        )
+        some = [lease_of(row) for row in leases]
+        assert len(claimed) == 400
+        everything |= ending_columns([(lease, lease.completed()) for lease in some])
         everything |= {"keys": [lease.key for lease in some], "delays": [timedelta()] * 20}
         for query in BUSY:
             everything["states"] = ["ready" if query == "requeue_leases" else "completed"] * 20
@@ -670,8 +731,8 @@ async def test_a_claim_walks_through_no_garbage_while_an_old_transaction_looks(s
             await operations.enqueue(store, pace, [[new_job() for _ in range(1_000)]])
         fresh = blocks_of_claim(connection, worker, FIRST)
         for _ in range(8):
-            leased = await operations.claim(store, pace, heads, ["test"], [worker] * 500)
-            await operations.settle(store, [Settlement(lease) for _, lease in leased])
+            leased = await claim(store, [worker] * 500, pace=pace, heads=heads)
+            await operations.settle(store, [Settlement(lease) for lease in leased])
         (begin,) = heads.begin([("test", 0)])
         assert blocks_of_claim(connection, worker, begin) <= 1.3 * fresh
         assert blocks_of_claim(connection, worker, FIRST) > 5 * fresh, "what the position spares"

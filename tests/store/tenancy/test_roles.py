@@ -13,7 +13,7 @@ from services.box.roles import Logins, RolesRefused, migrations, password_of, sc
 from services.kit.migrate import RolesMissing, migrate
 from tests.postgres import TestServer, as_owner, as_service, postgres_server
 
-BEFORE = {"api": "0007", "audit": "0003", "runtime": "0003", "sandbox": "0003"}
+BEFORE = {"api": "0007", "audit": "0003", "runtime": "0003", "sandbox": "0003", "queue": "0005"}
 """The first file of each schema that an earlier version did not have."""
 
 
@@ -131,7 +131,7 @@ def test_a_database_of_an_earlier_version_keeps_everything(database: Callable[..
         put_rows(earlier, other)
     bring_up_to_date(as_owner(url))
     bring_up_to_date(as_owner(url))
-    for schema, table in (("api", "session"), ("api", "turn_event"), ("runtime", "runtime")):
+    for schema, table in (("api", "session"), ("api", "turn_event"), ("queue", "intent"), ("runtime", "runtime")):
         urls = as_service(url, schema)
         with psycopg.connect(urls.system) as system:
             assert system.execute(f"SELECT count(*) FROM {schema}.{table}".encode()).fetchone() == (2,)
@@ -149,6 +149,7 @@ def put_rows(earlier: psycopg.Connection, tenant: UUID) -> None:
         VALUES (%(turn)s, %(turn)s, %(tenant)s, %(tenant)s, %(session)s, '')""",
         """INSERT INTO api.turn_event (turn_id, first_sequence, last_sequence, tenant_id, events)
         VALUES (%(turn)s, 1, 1, %(tenant)s, ARRAY[''::bytea])""",
+        "INSERT INTO queue.intent VALUES (%(tenant)s, 'k', %(turn)s, '', now())",
         "INSERT INTO runtime.runtime (tenant_id) VALUES (%(tenant)s)",
     ):
         earlier.execute(statement.encode(), ids)

@@ -11,6 +11,7 @@ import pytest
 from services.kit.caller import Caller, current
 from services.kit.errors import PermissionDenied, Unauthenticated
 from services.kit.gate import Call, Gate
+from services.kit.outbox import Who
 from services.kit.policy import Access, Rule, permissions, require_policies, rule_of
 
 TENANT, USER = UUID(int=1), UUID(int=2)
@@ -23,9 +24,11 @@ class Records:
 
     def __init__(self) -> None:
         self.refused: list[tuple[str, str]] = []
+        self.who: list[Who | None] = []
 
-    async def denied(self, target: str, reason: str) -> None:
+    async def denied(self, target: str, reason: str, *, who: Who | None = None) -> None:
         """Remember it."""
+        self.who.append(who)
         self.refused.append((target, reason))
 
 
@@ -92,6 +95,8 @@ async def test_an_internal_method_is_for_the_services_that_it_names(peer: str) -
         async with Gate(known(*permissions()), recorder=records).admitted(call(INSIDE, peer)):
             raise AssertionError("came in")
     assert records.refused
+    assert records.who[0]
+    assert records.who[0].actor == (f"service:{peer}" if peer and peer != "envoy" else "anonymous")
 
 
 async def test_a_service_that_is_named_comes_in_as_nobody() -> None:

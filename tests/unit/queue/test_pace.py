@@ -1,23 +1,17 @@
 """Virtual times: who comes next."""
 
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from services.kit.ids import new_id
-from services.queue.job import Job, JobState, NewJob
+from services.queue.job import NewJob
 from services.queue.pace import NOBODY, STEP, Mark, Pace, TenantShare
 
 A, B = new_id(), new_id()
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def asked(tenant: UUID, **fields: Any) -> NewJob:
     return NewJob(tenant, **({"kind": "test", "key": "", "payload": b"", "idempotency_key": "i"} | fields))
-
-
-def served(vt: int) -> Job:
-    return Job(A, new_id(), "test", "", JobState.LEASED, 0, 1, 5, b"", "i", NOW, NOW, vt=vt)
 
 
 def test_jobs_of_a_tenant_are_a_step_apart_and_others_come_between() -> None:
@@ -29,7 +23,7 @@ def test_jobs_of_a_tenant_are_a_step_apart_and_others_come_between() -> None:
 def test_nobody_saves_up_for_later() -> None:
     pace = Pace()
     pace.stamp(asked(A))
-    pace.served([served(50 * STEP)])
+    pace.served({("test", 0): 50 * STEP})
     assert pace.stamp(asked(B)) == 51 * STEP
     assert pace.stamp(asked(A)) == 51 * STEP
 
@@ -42,14 +36,14 @@ def test_a_weight_makes_the_steps_shorter() -> None:
 
 def test_kinds_and_priorities_have_times_of_their_own() -> None:
     pace = Pace()
-    pace.served([served(50 * STEP)])
+    pace.served({("test", 0): 50 * STEP})
     assert pace.stamp(asked(A, priority=-1)) == pace.stamp(asked(A, kind="other")) == STEP
 
 
 def test_what_moved_is_told_once_and_what_others_tell_never_goes_back() -> None:
     one, two = Pace(), Pace()
     one.stamp(asked(A))
-    one.served([served(7 * STEP)])
+    one.served({("test", 0): 7 * STEP})
     moved = one.moved()
     assert sorted(moved, key=str) == sorted([Mark("test", 0, A, STEP), Mark("test", 0, NOBODY, 7 * STEP)], key=str)
     assert one.moved() == []

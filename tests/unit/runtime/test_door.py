@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.kit.ids import DEFAULT_TENANT, OPERATOR
-from services.kit.keyring import Keyring
 from services.runtime import door as module
 from services.runtime.bundle import Base
 from services.runtime.door import Door, DoorClosed
 from services.runtime.installation import Installation
 from services.runtime.provider import Provider
 from services.runtime.store import Store, TokenHolder
+from tests.keyring.memory import memory_keyring
 
 HOLDER = TokenHolder(DEFAULT_TENANT, OPERATOR, uuid4())
 HEADERS = {"authorization": "Bearer token"}
@@ -54,7 +54,7 @@ def store() -> SlowStore:
 
 
 def door(store: SlowStore, clock: Any = lambda: 0.0) -> Door:
-    box = Installation(Keyring(b"k" * 32), Base({}, {}, {}), Path(), Path(), "", "/run/demo.sock")
+    box = Installation(memory_keyring(), Base({}, {}, {}), Path(), Path(), "", "/run/demo.sock")
     return Door(box, cast("Store", store), clock)
 
 

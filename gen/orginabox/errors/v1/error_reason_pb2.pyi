@@ -202,6 +202,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A secret in the database cannot be read with the keyring at hand (FAILED_PRECONDITION).
         { "reason": "ERROR_REASON_KEYRING_MISMATCH", "domain": "orginabox.dev" }
     """
+    ERROR_REASON_KEYRING_UNAVAILABLE: _ErrorReason.ValueType  # 91
+    """The service that holds the master key does not answer (UNAVAILABLE). What is in memory can still be used.
+        { "reason": "ERROR_REASON_KEYRING_UNAVAILABLE", "domain": "orginabox.dev", "metadata": { "backend": "aws-kms" } }
+    """
+    ERROR_REASON_KEYRING_DENIED: _ErrorReason.ValueType  # 92
+    """The service that holds the master key refuses to use it for the box (FAILED_PRECONDITION).
+        { "reason": "ERROR_REASON_KEYRING_DENIED", "domain": "orginabox.dev", "metadata": { "backend": "vault" } }
+    """
     ERROR_REASON_CREDENTIALS_REFUSED: _ErrorReason.ValueType  # 100
     """The handle or the password is wrong (UNAUTHENTICATED). Which of the two is not told.
         { "reason": "ERROR_REASON_CREDENTIALS_REFUSED", "domain": "orginabox.dev" }
@@ -496,6 +504,14 @@ ERROR_REASON_RUNTIME_NOT_APPLIED: ErrorReason.ValueType  # 89
 ERROR_REASON_KEYRING_MISMATCH: ErrorReason.ValueType  # 90
 """A secret in the database cannot be read with the keyring at hand (FAILED_PRECONDITION).
     { "reason": "ERROR_REASON_KEYRING_MISMATCH", "domain": "orginabox.dev" }
+"""
+ERROR_REASON_KEYRING_UNAVAILABLE: ErrorReason.ValueType  # 91
+"""The service that holds the master key does not answer (UNAVAILABLE). What is in memory can still be used.
+    { "reason": "ERROR_REASON_KEYRING_UNAVAILABLE", "domain": "orginabox.dev", "metadata": { "backend": "aws-kms" } }
+"""
+ERROR_REASON_KEYRING_DENIED: ErrorReason.ValueType  # 92
+"""The service that holds the master key refuses to use it for the box (FAILED_PRECONDITION).
+    { "reason": "ERROR_REASON_KEYRING_DENIED", "domain": "orginabox.dev", "metadata": { "backend": "vault" } }
 """
 ERROR_REASON_CREDENTIALS_REFUSED: ErrorReason.ValueType  # 100
 """The handle or the password is wrong (UNAUTHENTICATED). Which of the two is not told.

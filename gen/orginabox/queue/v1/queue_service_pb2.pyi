@@ -861,15 +861,15 @@ Global___WorkerDrain: _TypeAlias = WorkerDrain  # noqa: Y015
 
 @_typing.final
 class Settlements(_message.Message):
-    """Jobs are done, or failed. As many as there are at once: a message has a price of its own."""
+    """Jobs are done, or failed. As many as there are at once: a message has a price of its own. A lease is named by its token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     COMPLETED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def completed(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobCompletion]:
-        """The jobs that are done."""
+    def completed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tokens of the leases whose jobs are done."""
 
     @_builtins.property
     def failed(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobFailure]:
@@ -878,7 +878,7 @@ class Settlements(_message.Message):
     def __init__(
         self,
         *,
-        completed: _abc.Iterable[Global___JobCompletion] | None = ...,
+        completed: _abc.Iterable[_builtins.str] | None = ...,
         failed: _abc.Iterable[Global___JobFailure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -890,44 +890,15 @@ class Settlements(_message.Message):
 Global___Settlements: _TypeAlias = Settlements  # noqa: Y015
 
 @_typing.final
-class JobCompletion(_message.Message):
-    """A job is done."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_ID_FIELD_NUMBER: _builtins.int
-    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
-    job_id: _builtins.str
-    """The job."""
-    lease_token: _builtins.str
-    """The token of its lease."""
-    def __init__(
-        self,
-        *,
-        job_id: _builtins.str = ...,
-        lease_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "lease_token", b"lease_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JobCompletion: _TypeAlias = JobCompletion  # noqa: Y015
-
-@_typing.final
 class JobFailure(_message.Message):
     """A job failed. It is tried again after a back-off, until its attempts are used up and it is dead."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_ID_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PERMANENT_FIELD_NUMBER: _builtins.int
     RETRY_DELAY_FIELD_NUMBER: _builtins.int
-    job_id: _builtins.str
-    """The job."""
     lease_token: _builtins.str
     """The token of its lease."""
     error: _builtins.str
@@ -941,7 +912,6 @@ class JobFailure(_message.Message):
     def __init__(
         self,
         *,
-        job_id: _builtins.str = ...,
         lease_token: _builtins.str = ...,
         error: _builtins.str = ...,
         permanent: _builtins.bool = ...,
@@ -949,7 +919,7 @@ class JobFailure(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "job_id", b"job_id", "lease_token", b"lease_token", "permanent", b"permanent", "retry_delay", b"retry_delay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "lease_token", b"lease_token", "permanent", b"permanent", "retry_delay", b"retry_delay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1035,55 +1005,84 @@ Global___WorkerWelcome: _TypeAlias = WorkerWelcome  # noqa: Y015
 
 @_typing.final
 class JobLeases(_message.Message):
-    """Jobs to run, leased to this worker."""
+    """Jobs to run, leased to this worker, in the order in which they should start: what their work needs. The rest of a job is
+    told by `GetJob`. Each field has one value for each job: a message for each would cost more than all else that the queue
+    does to hand it out.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    LEASES_FIELD_NUMBER: _builtins.int
+    LEASE_TOKENS_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    TENANT_IDS_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    PAYLOADS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEYS_FIELD_NUMBER: _builtins.int
+    TRACE_PARENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobLease]:
-        """The leases, in the order in which the jobs should start."""
+    def lease_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The fence tokens of the leases: random, and new for every lease."""
+
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The jobs."""
+
+    @_builtins.property
+    def tenant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tenants that the work belongs to."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What kinds of work they are."""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The lines that the jobs head. Empty for a job that stands in none."""
+
+    @_builtins.property
+    def payloads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What to do, in the words of the kind."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How often the jobs were handed to a worker, this time included."""
+
+    @_builtins.property
+    def max_attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How often they may be handed out before they are dead."""
+
+    @_builtins.property
+    def idempotency_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The idempotency keys they were enqueued with."""
+
+    @_builtins.property
+    def trace_parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The W3C trace contexts of the calls that enqueued them. Empty where there was none."""
 
     def __init__(
         self,
         *,
-        leases: _abc.Iterable[Global___JobLease] | None = ...,
+        lease_tokens: _abc.Iterable[_builtins.str] | None = ...,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        tenant_ids: _abc.Iterable[_builtins.str] | None = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        payloads: _abc.Iterable[_builtins.bytes] | None = ...,
+        attempts: _abc.Iterable[_builtins.int] | None = ...,
+        max_attempts: _abc.Iterable[_builtins.int] | None = ...,
+        idempotency_keys: _abc.Iterable[_builtins.str] | None = ...,
+        trace_parents: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "idempotency_keys", b"idempotency_keys", "job_ids", b"job_ids", "keys", b"keys", "kinds", b"kinds", "lease_tokens", b"lease_tokens", "max_attempts", b"max_attempts", "payloads", b"payloads", "tenant_ids", b"tenant_ids", "trace_parents", b"trace_parents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobLeases: _TypeAlias = JobLeases  # noqa: Y015
-
-@_typing.final
-class JobLease(_message.Message):
-    """A job to run, leased to this worker."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
-    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
-    lease_token: _builtins.str
-    """The fence token of the lease: random, and new for every lease."""
-    @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """The job. Its `attempt` counts this lease."""
-
-    def __init__(
-        self,
-        *,
-        job: _job_pb2.Job | None = ...,
-        lease_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "lease_token", b"lease_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JobLease: _TypeAlias = JobLease  # noqa: Y015
 
 @_typing.final
 class JobsSettled(_message.Message):
@@ -1091,49 +1090,23 @@ class JobsSettled(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    JOBS_FIELD_NUMBER: _builtins.int
+    LEASE_TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobSettled]:
-        """The jobs with the tokens that they were settled with."""
+    def lease_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tokens of the leases that were settled."""
 
     def __init__(
         self,
         *,
-        jobs: _abc.Iterable[Global___JobSettled] | None = ...,
+        lease_tokens: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_tokens", b"lease_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobsSettled: _TypeAlias = JobsSettled  # noqa: Y015
-
-@_typing.final
-class JobSettled(_message.Message):
-    """A settlement is on disk."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_ID_FIELD_NUMBER: _builtins.int
-    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
-    job_id: _builtins.str
-    """The job."""
-    lease_token: _builtins.str
-    """The token it was settled with."""
-    def __init__(
-        self,
-        *,
-        job_id: _builtins.str = ...,
-        lease_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "lease_token", b"lease_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JobSettled: _TypeAlias = JobSettled  # noqa: Y015
 
 @_typing.final
 class LeaseEnded(_message.Message):
@@ -1141,11 +1114,8 @@ class LeaseEnded(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_ID_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
-    job_id: _builtins.str
-    """The job."""
     lease_token: _builtins.str
     """The token of the lease."""
     cancelled: _builtins.bool
@@ -1153,13 +1123,12 @@ class LeaseEnded(_message.Message):
     def __init__(
         self,
         *,
-        job_id: _builtins.str = ...,
         lease_token: _builtins.str = ...,
         cancelled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "job_id", b"job_id", "lease_token", b"lease_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "lease_token", b"lease_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -290,6 +290,18 @@ class ErrorReason(betterproto2.Enum):
         { "reason": "ERROR_REASON_KEYRING_MISMATCH", "domain": "orginabox.dev" }
     """
 
+    KEYRING_UNAVAILABLE = 91
+    """
+    The service that holds the master key does not answer (UNAVAILABLE). What is in memory can still be used.
+        { "reason": "ERROR_REASON_KEYRING_UNAVAILABLE", "domain": "orginabox.dev", "metadata": { "backend": "aws-kms" } }
+    """
+
+    KEYRING_DENIED = 92
+    """
+    The service that holds the master key refuses to use it for the box (FAILED_PRECONDITION).
+        { "reason": "ERROR_REASON_KEYRING_DENIED", "domain": "orginabox.dev", "metadata": { "backend": "vault" } }
+    """
+
     CREDENTIALS_REFUSED = 100
     """
     The handle or the password is wrong (UNAUTHENTICATED). Which of the two is not told.
@@ -500,6 +512,8 @@ class ErrorReason(betterproto2.Enum):
             88: "ERROR_REASON_MODEL_NOT_FOUND",
             89: "ERROR_REASON_RUNTIME_NOT_APPLIED",
             90: "ERROR_REASON_KEYRING_MISMATCH",
+            91: "ERROR_REASON_KEYRING_UNAVAILABLE",
+            92: "ERROR_REASON_KEYRING_DENIED",
             100: "ERROR_REASON_CREDENTIALS_REFUSED",
             101: "ERROR_REASON_TOKEN_INVALID",
             102: "ERROR_REASON_TOKEN_EXPIRED",
@@ -577,6 +591,8 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_MODEL_NOT_FOUND": 88,
             "ERROR_REASON_RUNTIME_NOT_APPLIED": 89,
             "ERROR_REASON_KEYRING_MISMATCH": 90,
+            "ERROR_REASON_KEYRING_UNAVAILABLE": 91,
+            "ERROR_REASON_KEYRING_DENIED": 92,
             "ERROR_REASON_CREDENTIALS_REFUSED": 100,
             "ERROR_REASON_TOKEN_INVALID": 101,
             "ERROR_REASON_TOKEN_EXPIRED": 102,

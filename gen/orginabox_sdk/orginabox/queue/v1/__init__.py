@@ -18,11 +18,8 @@ __all__ = (
     "GetQueueStatsRequest",
     "GetQueueStatsResponse",
     "Job",
-    "JobCompletion",
     "JobFailure",
-    "JobLease",
     "JobLeases",
-    "JobSettled",
     "JobState",
     "JobsSettled",
     "LeaseEnded",
@@ -512,34 +509,9 @@ default_message_pool.register_message("orginabox.queue.v1", "Job", Job)
 
 
 @dataclass(eq=False, repr=False)
-class JobCompletion(betterproto2.Message):
-    """
-    A job is done.
-    """
-
-    job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    The job.
-    """
-
-    lease_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-    """
-    The token of its lease.
-    """
-
-
-default_message_pool.register_message("orginabox.queue.v1", "JobCompletion", JobCompletion)
-
-
-@dataclass(eq=False, repr=False)
 class JobFailure(betterproto2.Message):
     """
     A job failed. It is tried again after a back-off, until its attempts are used up and it is dead.
-    """
-
-    job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    The job.
     """
 
     lease_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -569,58 +541,65 @@ default_message_pool.register_message("orginabox.queue.v1", "JobFailure", JobFai
 
 
 @dataclass(eq=False, repr=False)
-class JobLease(betterproto2.Message):
-    """
-    A job to run, leased to this worker.
-    """
-
-    job: "Job | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
-    """
-    The job. Its `attempt` counts this lease.
-    """
-
-    lease_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-    """
-    The fence token of the lease: random, and new for every lease.
-    """
-
-
-default_message_pool.register_message("orginabox.queue.v1", "JobLease", JobLease)
-
-
-@dataclass(eq=False, repr=False)
 class JobLeases(betterproto2.Message):
     """
-    Jobs to run, leased to this worker.
+    Jobs to run, leased to this worker, in the order in which they should start: what their work needs. The rest of a job is
+    told by `GetJob`. Each field has one value for each job: a message for each would cost more than all else that the queue
+    does to hand it out.
     """
 
-    leases: "list[JobLease]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    lease_tokens: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
     """
-    The leases, in the order in which the jobs should start.
+    The fence tokens of the leases: random, and new for every lease.
+    """
+
+    job_ids: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The jobs.
+    """
+
+    tenant_ids: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The tenants that the work belongs to.
+    """
+
+    kinds: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
+    """
+    What kinds of work they are.
+    """
+
+    keys: "list[str]" = betterproto2.field(6, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The lines that the jobs head. Empty for a job that stands in none.
+    """
+
+    payloads: "list[bytes]" = betterproto2.field(7, betterproto2.TYPE_BYTES, repeated=True)
+    """
+    What to do, in the words of the kind.
+    """
+
+    attempts: "list[int]" = betterproto2.field(8, betterproto2.TYPE_INT32, repeated=True)
+    """
+    How often the jobs were handed to a worker, this time included.
+    """
+
+    max_attempts: "list[int]" = betterproto2.field(9, betterproto2.TYPE_INT32, repeated=True)
+    """
+    How often they may be handed out before they are dead.
+    """
+
+    idempotency_keys: "list[str]" = betterproto2.field(10, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The idempotency keys they were enqueued with.
+    """
+
+    trace_parents: "list[str]" = betterproto2.field(11, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The W3C trace contexts of the calls that enqueued them. Empty where there was none.
     """
 
 
 default_message_pool.register_message("orginabox.queue.v1", "JobLeases", JobLeases)
-
-
-@dataclass(eq=False, repr=False)
-class JobSettled(betterproto2.Message):
-    """
-    A settlement is on disk.
-    """
-
-    job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    The job.
-    """
-
-    lease_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-    """
-    The token it was settled with.
-    """
-
-
-default_message_pool.register_message("orginabox.queue.v1", "JobSettled", JobSettled)
 
 
 @dataclass(eq=False, repr=False)
@@ -629,9 +608,9 @@ class JobsSettled(betterproto2.Message):
     Settlements are on disk.
     """
 
-    jobs: "list[JobSettled]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    lease_tokens: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
     """
-    The jobs with the tokens that they were settled with.
+    The tokens of the leases that were settled.
     """
 
 
@@ -642,11 +621,6 @@ default_message_pool.register_message("orginabox.queue.v1", "JobsSettled", JobsS
 class LeaseEnded(betterproto2.Message):
     """
     A lease has ended. A worker whose job was cancelled settles it, whichever way, to say that it has stopped.
-    """
-
-    job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    The job.
     """
 
     lease_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1031,12 +1005,12 @@ default_message_pool.register_message("orginabox.queue.v1", "SetTenantShareRespo
 @dataclass(eq=False, repr=False)
 class Settlements(betterproto2.Message):
     """
-    Jobs are done, or failed. As many as there are at once: a message has a price of its own.
+    Jobs are done, or failed. As many as there are at once: a message has a price of its own. A lease is named by its token.
     """
 
-    completed: "list[JobCompletion]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    completed: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
     """
-    The jobs that are done.
+    The tokens of the leases whose jobs are done.
     """
 
     failed: "list[JobFailure]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)

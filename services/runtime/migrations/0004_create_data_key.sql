@@ -1,0 +1,42 @@
+-- Data keys: what secrets are sealed with, each wrapped by the master key, which is not in the database.
+CREATE TABLE data_key (
+    tenant_id uuid NOT NULL,
+    key_id text NOT NULL COLLATE "C",
+    wrapped bytea NOT NULL,
+    master_key_id text NOT NULL COLLATE "C",
+    state text NOT NULL,
+    create_time timestamptz NOT NULL DEFAULT now(),
+    retire_time timestamptz,
+    PRIMARY KEY (tenant_id, key_id),
+    -- What sealed secrets before there were data keys has names of other letters.
+    CONSTRAINT key_id_is_ours CHECK (key_id ~ '^k[0-9a-f]{16}$'),
+    CONSTRAINT state_is_known CHECK (state IN ('active', 'retired', 'lost')),
+    CONSTRAINT active_is_not_retired CHECK ((state = 'active') = (retire_time IS NULL))
+);
+
+-- For the rule that a tenant seals with one key at a time.
+CREATE UNIQUE INDEX data_key_active ON data_key (tenant_id) WHERE state = 'active';
+
+-- For what is left to do after the master key was changed.
+CREATE INDEX data_key_master ON data_key (master_key_id, tenant_id, key_id);
+
+-- Each sealed key names the data key that it needs, so that the database forbids to destroy that one. What was sealed
+-- before there were data keys names none. What was imported from the original product is marked: its form is bound to no
+-- record, so nothing else may have it.
+ALTER TABLE provider
+    ADD COLUMN key_imported boolean NOT NULL DEFAULT false,
+    ADD COLUMN sealed_by text COLLATE "C"
+        GENERATED ALWAYS AS (CASE WHEN sealed_key LIKE 'v2:k%' THEN split_part(sealed_key, ':', 2) END) STORED,
+    ADD CONSTRAINT only_imported_keys_are_unbound CHECK (key_imported = (sealed_key LIKE 'v1:%')),
+    ADD CONSTRAINT provider_data_key FOREIGN KEY (tenant_id, sealed_by) REFERENCES data_key (tenant_id, key_id);
+
+ALTER TABLE applied_provider
+    ADD COLUMN key_imported boolean NOT NULL DEFAULT false,
+    ADD COLUMN sealed_by text COLLATE "C"
+        GENERATED ALWAYS AS (CASE WHEN sealed_key LIKE 'v2:k%' THEN split_part(sealed_key, ':', 2) END) STORED,
+    ADD CONSTRAINT only_imported_keys_are_unbound CHECK (key_imported = (sealed_key LIKE 'v1:%')),
+    ADD CONSTRAINT applied_provider_data_key FOREIGN KEY (tenant_id, sealed_by) REFERENCES data_key (tenant_id, key_id);
+
+-- For destroying a data key: is a secret still sealed with it?
+CREATE INDEX provider_sealed_by ON provider (tenant_id, sealed_by);
+CREATE INDEX applied_provider_sealed_by ON applied_provider (tenant_id, sealed_by);
