@@ -13,6 +13,7 @@ from services.api.turn import (
     Ending,
     Event,
     Lease,
+    LeaseLost,
     SequenceGap,
     Turn,
     TurnEnded,
@@ -174,9 +175,19 @@ async def read_for_work(store: Store, turn_id: UUID) -> Turn:
 
 
 async def append_events(store: Store, turn_id: UUID, lease_token: str, events: list[Event]) -> Turn:
-    """Write events to the log; an ending among them ends the turn in the same commit."""
+    """Write events to the log; an ending among them ends the turn in the same commit.
+
+    Raises:
+        TurnEnded: It was ended meanwhile, and not by its worker: what still runs of it has to be stopped.
+        LeaseLost: Another worker writes the log.
+    """
     async with store.transaction() as tx:
-        turn = await tx.append_events(turn_id, lease_token, events)
+        try:
+            turn = await tx.append_events(turn_id, lease_token, events)
+        except LeaseLost:
+            if (await tx.lock_turn_for_work(turn_id)).ended:
+                raise TurnEnded(turn_id) from None
+            raise
         if ending := events[-1].ending:
             turn = await _end(tx, turn, ending)
     return turn
