@@ -13,7 +13,7 @@ from orginabox.turn.v1 import tool_ceiling_pb2, turn_event_pb2
 
 from services.api.principal import ToolCeiling
 from services.api.session import BusyPolicy, ModelRef, Session
-from services.api.turn import Ending, Event, Turn, TurnState
+from services.api.turn import Ending, Event, ToolUse, Turn, TurnState
 from services.kit.status import PREFIX
 
 _STATES = {state: turn_pb2.TurnState.Value(f"TURN_STATE_{state.name}") for state in TurnState}
@@ -79,7 +79,14 @@ def turn_to_proto(turn: Turn) -> turn_pb2.Turn:
 
 def event_from_proto(event: turn_event_pb2.TurnEvent) -> Event:
     """An event as it is kept."""
-    return Event(event.sequence, event.SerializeToString(), _ending(event))
+    return Event(event.sequence, event.SerializeToString(), _ending(event), _used(event))
+
+
+def _used(event: turn_event_pb2.TurnEvent) -> ToolUse | None:
+    if not event.HasField("tool_finished"):
+        return None
+    failed = event.tool_finished.outcome == turn_event_pb2.TOOL_OUTCOME_ERROR
+    return ToolUse(event.tool_finished.tool, "error" if failed else "completed")
 
 
 def _ending(event: turn_event_pb2.TurnEvent) -> Ending | None:

@@ -188,6 +188,9 @@ async def append_events(store: Store, turn_id: UUID, lease_token: str, events: l
             if (await tx.lock_turn_for_work(turn_id)).ended:
                 raise TurnEnded(turn_id) from None
             raise
+        for used in (event.used for event in events if event.used):
+            told = {"tool": used.tool, "outcome": used.outcome}
+            await tx.record(_agent(turn), "tool.execute", f"turn:{turn.id}", turn.session_id, **told)
         if ending := events[-1].ending:
             turn = await _end(tx, turn, ending)
     return turn
@@ -260,12 +263,16 @@ async def _end_here(tx: Transaction, turn: Turn, ending: Ending, event_of: Endin
 async def _end(tx: Transaction, turn: Turn, ending: Ending) -> Turn:
     turn = turn.end(ending, _now())
     await tx.save_turn(turn)
-    agent = Who(turn.tenant_id, f"agent:{turn.session_id}", turn.user_id)
     told = {"state": turn.state.value, "reason": turn.failure_reason or ""}
-    await tx.record(agent, "agent.complete", f"turn:{turn.id}", turn.session_id, **told)
+    await tx.record(_agent(turn), "agent.complete", f"turn:{turn.id}", turn.session_id, **told)
     # What was said into it and has not arrived is a turn of its own from now on.
     tx.wake(outbox.Receiver.SANDBOX)
     return turn
+
+
+def _agent(turn: Turn) -> Who:
+    """The agent of a turn, which acts for its user."""
+    return Who(turn.tenant_id, f"agent:{turn.session_id}", turn.user_id)
 
 
 async def record(

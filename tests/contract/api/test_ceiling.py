@@ -192,3 +192,18 @@ async def test_who_may_not_run_agents_neither_answers_nor_steers(api: Rig) -> No
         await person.reply(turn_id)
     assert reason_of(raised.value) == "PERMISSION_DENIED"
     assert not api.peers.replies
+
+
+async def test_what_an_agent_does_is_on_record_as_its_own_for_its_user(api: Rig) -> None:
+    person = await Person.make(api)
+    turn_id = await person.turn()
+    await open_turn(api, turn_id)
+    used = turn_event_pb2.ToolFinished(call_id="c", tool="bash", outcome=turn_event_pb2.TOOL_OUTCOME_ERROR)
+    done = turn_event_pb2.TurnEvent(sequence=2, tool_finished=used)
+    await append(api, turn_id, delta(1), done, done, delta(3))
+    await api.until(lambda: "tool.execute" in api.peers.actions())
+    (record,) = [each for batch in api.peers.records for each in batch.records if each.action == "tool.execute"]
+    assert record.actor.startswith("agent:")
+    assert record.user_id == person.user_id
+    assert record.target == f"turn:{turn_id}"
+    assert (record.payload["tool"], record.payload["outcome"]) == ("bash", "error")
