@@ -18,7 +18,7 @@ from orginabox.turn.v1 import tool_ceiling_pb2, turn_event_pb2
 from sandbox.agent import BINARY, write_stub_plugin
 from services.kit.ids import DEFAULT_TENANT, new_id
 from services.kit.postgres import Database
-from services.kit.tenancy import as_tenant
+from services.kit.tenancy import as_system, as_tenant
 from services.sandbox.bubblewrap import Bubblewrap
 from services.sandbox.fleet import Fleet, Place
 from services.sandbox.forgetting import Forgetting
@@ -220,7 +220,8 @@ async def sandbox_rig(database_url: str, home: Path, patience: Patience | None =
 
         async with served(["orginabox.sandbox.v1.SandboxService"], register) as channel:
             stub = sandbox_service_pb2_grpc.SandboxServiceStub(channel)
-            forgets = asyncio.create_task(forgetting.run())
+            with as_system():
+                forgets = asyncio.create_task(forgetting.run())
             try:
                 yield Rig(stub, handler, fleet, store, model, home, tokens)
             finally:
