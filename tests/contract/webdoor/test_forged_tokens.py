@@ -30,7 +30,11 @@ def with_claims(**claims: Any) -> Forge:
 
 
 def in_seconds(**claims: int) -> Forge:
-    return lambda issuer: with_claims(**{name: int(time.time()) + value for name, value in claims.items()})(issuer)
+    def forge(issuer: ForgingIssuer) -> Callable[[dict[str, Any]], str]:
+        now = int(time.time())  # when the token is made, and not when this file is read
+        return with_claims(**{name: now + value for name, value in claims.items()})(issuer)
+
+    return forge
 
 
 def with_key_of_ours(issuer: ForgingIssuer) -> Callable[[dict[str, Any]], str]:
