@@ -92,7 +92,8 @@ def with_remedy(message: str, reason: str, metadata: dict[str, str] | None = Non
 
 
 def _wrong_key(error: ApiError, place: Place) -> Refusal:
-    if error.reason == "CREDENTIALS_REFUSED":
+    nobody = not place.key and not place.signed_in
+    if error.reason == "CREDENTIALS_REFUSED" or (nobody and error.reason.startswith("TOKEN_")):
         return Refusal(sentence(error.message), Exit.WRONG_KEY)
     if place.signed_in:
         told = f"Your sign-in to {place.url} holds no more. Sign in again: oiab login. Or forget it: oiab logout"

@@ -45,6 +45,7 @@ from services.identity import room
 from services.identity.principals import Principals
 from services.identity.settings import IdentitySettings
 from services.identity.user import UserSuspended
+from services.identity.web.server import served as web_served
 from services.kit.channel import connect
 from services.kit.courier import AuditCourier
 from services.kit.denials import DenialRecorder
@@ -114,8 +115,10 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
             denials = DenialRecorder(database.transaction, store.recorded)
             background.append(asyncio.create_task(denials.run()))
         gate = Gate(identities.identify, hand_over, denials)
+        pages = web_served(identities.pages(), settings.web_at("api"), identity)
         with telling(settings.metrics_at("api")):
-            await serve(settings.address("api"), SERVICES, register, identity=identity, gate=gate, stop=stop)
+            async with pages:
+                await serve(settings.address("api"), SERVICES, register, identity=identity, gate=gate, stop=stop)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)

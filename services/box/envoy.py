@@ -18,6 +18,7 @@ from services.box.probes import UnixConnection, http_probe, http_status
 from services.box.process import ProcessSpec
 from services.box.refusals import edge_mappers, model_mappers
 from services.box.transport import Door, Mesh, mesh_secrets, mesh_transport
+from services.kit.settings import beside
 
 TEMPLATES = Path(__file__).parents[2] / "envoy"
 NO_CLUSTERS = "# Runtime replaces this file at each apply.\nresources: []\n"
@@ -41,6 +42,8 @@ class Edge:
     api_addresses: tuple[str, ...]
     runtime_address: str
     mesh: Mesh
+    web_addresses: tuple[str, ...] = ()
+    """Where Api listens for browsers. Empty: at sockets beside its own."""
     door: Door = field(default_factory=Door)
     cors_origins: tuple[str, ...] = ()
     rate_limit: int = 1000
@@ -71,6 +74,9 @@ def render(edge: Edge, contract: Contract, descriptor_set: Path = DESCRIPTOR_SET
         "cors_origins": [_regex(LOOPBACK_ORIGIN), *({"exact": origin} for origin in edge.cors_origins)],
         "api_discovery": discovery(edge.api_addresses[0]),
         "api_endpoints": endpoints("api", *edge.api_addresses),
+        "web_discovery": discovery(_web(edge)[0]),
+        "web_endpoints": endpoints("web", *_web(edge)),
+        "web_transport": mesh_transport("api", edge.mesh, "http/1.1"),
         "runtime_discovery": discovery(edge.runtime_address),
         "runtime_endpoints": endpoints("runtime", edge.runtime_address),
         "api_transport": mesh_transport("api", edge.mesh),
@@ -145,6 +151,10 @@ def _tls_chain(edge: Edge) -> str:
     match = json.dumps({"transport_protocol": "tls"})
     transport = json.dumps(edge.door.tls.transport())
     return f"- {{name: tls, filter_chain_match: {match}, transport_socket: {transport}, filters: *edge_filters }}"
+
+
+def _web(edge: Edge) -> tuple[str, ...]:
+    return edge.web_addresses or tuple(beside(address, "web") for address in edge.api_addresses)
 
 
 def _address(address: str) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Door:
         return {"transport_protocol": "raw_buffer", "source_type": "SAME_IP_OR_LOOPBACK"} if self.tls else {}
 
 
-def mesh_transport(service: str, mesh: Mesh) -> dict[str, Any]:
+def mesh_transport(service: str, mesh: Mesh, protocol: str = "h2") -> dict[str, Any]:
     """How a service of the mesh is spoken to: by TLS 1.3, and each side proves its name."""
     name = {"san_type": "URI", "matcher": {"exact": spiffe_id(mesh.installation, service)}}
     return {
@@ -112,7 +112,7 @@ def mesh_transport(service: str, mesh: Mesh) -> dict[str, Any]:
             "max_session_keys": 0,  # a session that is taken up again would outlive its certificate
             "common_tls_context": {
                 "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-                "alpn_protocols": ["h2"],
+                "alpn_protocols": [protocol],
                 "tls_certificate_sds_secret_configs": [_from_file("mesh_certificate", mesh.certificate_file)],
                 "combined_validation_context": {
                     "default_validation_context": {"match_typed_subject_alt_names": [name]},

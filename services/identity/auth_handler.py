@@ -90,12 +90,12 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
         expire, interval = Timestamp(), Duration()
         expire.FromDatetime(device.expire_time)
         interval.FromTimedelta(timedelta(seconds=device.poll_seconds))
-        page = f"{self._public_url}/v1/auth/device"
+        page = f"{self._public_url}/v1/auth/device/page"
         return pb.StartDeviceSignInResponse(
             device_code=code,
             user_code=device.user_code,
             verification_uri=page,
-            verification_uri_complete=f"{page}?code={device.user_code}",
+            verification_uri_complete=f"{page}?user_code={device.user_code}",
             expire_time=expire,
             interval=interval,
         )

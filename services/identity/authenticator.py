@@ -13,6 +13,7 @@ from uuid import UUID
 from services.identity.access_token import AccessTokens
 from services.identity.api_token import PREFIX as API_TOKEN
 from services.identity.api_token import flags_of, id_in
+from services.identity.browser import Browsers, Sender
 from services.identity.permissions import FLAGS
 from services.identity.sign_in import Origin, TokenExpired, TokenInvalid, TokenRevoked, digest_of
 from services.identity.standing import Standing, Standings
@@ -43,10 +44,16 @@ class Credentials:
     Attributes:
         authorization: The header of that name.
         origin: From where they call.
+        cookies: The `Cookie` header of a browser. It counts when there is no other credential.
+        sender: What that browser says of the page that calls.
+        unsafe: Whether the call may change something, so that no other site may make it by a browser's hand.
     """
 
     authorization: str = field(repr=False)
     origin: Origin
+    cookies: str = field(default="", repr=False)
+    sender: Sender = field(default_factory=Sender)
+    unsafe: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Authenticator:
         store: Where sign-ins and tokens are.
         access_tokens: Verifies access tokens.
         standings: Remembers how people stand.
+        browsers: Knows browsers by their cookies.
         operator_key: The key of the box. Empty: there is none.
         remote_key: Whether the key of the box opens it from other machines, too.
         clock: Tells the time in seconds since 1970.
@@ -76,6 +84,7 @@ class Authenticator:
         store: Store,
         access_tokens: AccessTokens,
         standings: Standings,
+        browsers: Browsers,
         operator_key: str = "",
         *,
         remote_key: bool = False,
@@ -84,6 +93,7 @@ class Authenticator:
         self._store = store
         self._access_tokens = access_tokens
         self._standings = standings
+        self._browsers = browsers
         self._operator = f"{_BEARER}{operator_key}".encode() if operator_key else b""
         self._remote_key = remote_key
         self._clock = clock
@@ -102,8 +112,13 @@ class Authenticator:
             TokenRevoked: It was ended.
             UserSuspended: Its user or their tenant may not use the box.
             OperatorKeyRemote: It is the key of the box, and comes from another machine.
+            CsrfRefused: It is a browser's cookie, and the call may be that of another site.
         """
         given = credentials.authorization
+        if not given and (cookie := self._browsers.session_in(credentials.cookies)):
+            standing = await self._of_browser(cookie, credentials)
+            standing.refuse()
+            return _caller(standing, credentials.origin)
         if not given:
             raise Unauthenticated(
                 "sign in: send a token as `Authorization: Bearer <token>`; `oiab login` gets one, "
@@ -156,16 +171,25 @@ class Authenticator:
 
     async def _of_access_token(self, token: str) -> Standing:
         proof = self._proof(token)
-        standing = self._standings.get(proof.sign_in_id) or await self._read_sign_in(proof)
-        if standing.user_id != proof.user_id or standing.tenant_id != proof.tenant_id:
+        return await self._of_sign_in(proof.tenant_id, proof.user_id, proof.sign_in_id)
+
+    async def _of_browser(self, cookie: str, credentials: Credentials) -> Standing:
+        session = self._browsers.open(cookie)
+        if credentials.unsafe:
+            self._browsers.refuse_forged(credentials.sender, self._browsers.csrf_proofs(session.sign_in_id))
+        return await self._of_sign_in(session.tenant_id, session.user_id, session.sign_in_id)
+
+    async def _of_sign_in(self, tenant_id: UUID, user_id: UUID, sign_in_id: UUID) -> Standing:
+        standing = self._standings.get(sign_in_id) or await self._read_sign_in(tenant_id, sign_in_id)
+        if standing.user_id != user_id or standing.tenant_id != tenant_id:
             raise TokenInvalid("this token is none of this box; sign in again: oiab login")
         return standing
 
-    async def _read_sign_in(self, proof: _Proof) -> Standing:
+    async def _read_sign_in(self, tenant_id: UUID, sign_in_id: UUID) -> Standing:
         heard = self._standings.heard
-        with as_tenant(proof.tenant_id):
+        with as_tenant(tenant_id):
             async with self._store.transaction() as tx:
-                found = await tx.sign_in_standing(proof.tenant_id, proof.sign_in_id)
+                found = await tx.sign_in_standing(tenant_id, sign_in_id)
         if found is None:
             raise TokenRevoked("this sign-in was ended; sign in again: oiab login")
         self._standings.keep(found, heard)

@@ -33,4 +33,4 @@ class Housekeeping:
         """Forget what is old now, and say how much it was."""
         with as_system():
             async with self._store.transaction() as tx:
-                return await tx.forget_old()
+                return await tx.forget_old() + await tx.forget_web_sign_ins()

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-from services.identity.access_token import LIFE, AccessTokens
+from services.identity.access_token import LIFE, AccessTokens, Claims
 from services.identity.sign_in import (
     REFRESH_LIFE,
     Origin,
@@ -87,6 +87,10 @@ class Issuer:
                 pair = self._pair(user, used.sign_in_id, following, datetime.now(UTC))
                 return replace(pair, refresh_expire_time=(used.use_time or datetime.now(UTC)) + REFRESH_LIFE)
         return None
+
+    def claims_of(self, pair: TokenPair) -> Claims:
+        """Whose a pair is, and of which sign-in."""
+        return self._access_tokens.verify(pair.access_token)
 
     def _pair(self, user: User, sign_in_id: UUID, refresh_token: str, now: datetime) -> TokenPair:
         access = self._access_tokens.sign(user.user_id, user.tenant_id, sign_in_id, user.roles, now)

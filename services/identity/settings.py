@@ -26,6 +26,10 @@ class IdentitySettings(KeyringSettings):
         "port of the box on this machine.",
     )
     port: int = Field(default=8787, description="The port of the box on this machine.")
+    sso_private_networks: bool = Field(
+        default=False,
+        description="Whether identity providers may be on private networks, and on this machine without TLS.",
+    )
 
     @classmethod
     def of(cls, mesh: MeshSettings) -> Self:

@@ -7,7 +7,8 @@ from uuid import UUID
 from services.identity.api_token import ApiToken, ApiTokenNotFound
 from services.identity.attempts import FORGET_AFTER
 from services.identity.device import Device, DeviceState
-from services.identity.people_store import NO_REQUEST, PeopleStore, Request, refuse_reuse
+from services.identity.people_store import PeopleStore
+from services.identity.role_store import NO_REQUEST, Request, refuse_reuse
 from services.identity.sign_in import Origin, RefreshToken, SignIn
 from services.identity.standing import Standing
 from services.identity.user import User

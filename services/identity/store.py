@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 
 from services.identity.news import News
-from services.identity.sign_in_store import SignInStore
+from services.identity.scim_store import ScimStore
 from services.identity.user import UserInvalid
 from services.kit import outbox
 from services.kit.keyring import data_key
@@ -22,8 +22,9 @@ QUERIES = (
     load_queries(Path(__file__).with_name("queries.sql"))
     | load_queries(Path(__file__).with_name("sign_in_queries.sql"))
     | load_queries(Path(__file__).with_name("keyring_queries.sql"))
-    | data_key.QUERIES
+    | load_queries(Path(__file__).with_name("door_queries.sql"))
     | outbox.QUERIES
+    | data_key.QUERIES
 )
 SECRETS = (
     SecretTable(
@@ -70,8 +71,8 @@ class Store:
             self.recorded.set()
 
 
-class StoreTransaction(SignInStore):
-    """One transaction on people and their sign-ins."""
+class StoreTransaction(ScimStore):
+    """One transaction on people, their sign-ins, and where they sign in."""
 
     def __init__(self, tx: Transaction) -> None:
         super().__init__(tx)

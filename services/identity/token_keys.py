@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from services.identity.access_token import AccessTokens, SigningKey
+from services.identity.browser import Browsers
 from services.identity.issuer import Issuer
 from services.kit import telemetry
 from services.kit.errors import DomainError
@@ -38,16 +39,20 @@ class TokenKeys:
         """The keys from which refresh tokens are derived, the newest first."""
         return [key.key for key in await self._keyring.derive_all(INSTALLATION, "refresh tokens")]
 
-    async def run(self, access_tokens: AccessTokens, issuer: Issuer) -> None:
+    async def sealing_cookies(self) -> list[bytes]:
+        """The keys with which the cookies of browsers are sealed, the newest first."""
+        return [key.key for key in await self._keyring.derive_all(INSTALLATION, "browser cookies")]
+
+    async def run(self, access_tokens: AccessTokens, issuer: Issuer, browsers: Browsers | None = None) -> None:
         """Follow the keyring for ever. Where it cannot be asked, the keys stay as they are."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             try:
-                await self.follow(access_tokens, issuer)
+                await self.follow(access_tokens, issuer, browsers)
             except DomainError as error:
                 telemetry.log().warning("the keys of tokens stay for now", reason=error.reason)
 
-    async def follow(self, access_tokens: AccessTokens, issuer: Issuer) -> None:
+    async def follow(self, access_tokens: AccessTokens, issuer: Issuer, browsers: Browsers | None = None) -> None:
         """Use the keys as they are now, and replace and destroy what is old."""
         keys = await self._keyring.keys.of(INSTALLATION)
         active = next((key for key in keys if key.state is KeyState.ACTIVE), None)
@@ -57,3 +62,5 @@ class TokenKeys:
         self._keyring.look_again()
         access_tokens.use(await self.signing())
         issuer.use(await self.refreshing())
+        if browsers:
+            browsers.use(await self.sealing_cookies())

@@ -1,8 +1,7 @@
 """Brings a room's audit records from its outbox to Audit: in order, in batches, at least once."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -13,7 +12,7 @@ from prometheus_client import Counter, Gauge
 
 from services.kit import telemetry
 from services.kit.errors import ServiceUnavailable
-from services.kit.postgres import Row, Transaction
+from services.kit.postgres import Row, Transactions
 
 POLL_SECONDS = 1.0
 BATCH = 500
@@ -22,9 +21,6 @@ BATCH_BYTES = 2_000_000
 _LAG = Gauge("oiab_outbox_oldest_seconds", "How long the oldest audit record of this service waits for Audit.")
 _SENT = Counter("oiab_outbox_sent", "Audit records of this service that Audit has on disk.")
 _REFUSED = Counter("oiab_outbox_refused", "Audit records of this service that Audit would not have.")
-
-Transactions = Callable[[], AbstractAsyncContextManager[Transaction]]
-"""Where transactions come from: `Database.transaction`."""
 
 
 class AuditCourier:

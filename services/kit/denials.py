@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from services.kit import telemetry
-from services.kit.courier import Transactions
 from services.kit.errors import ServiceUnavailable
 from services.kit.outbox import ANONYMOUS, SYSTEM, Who, record
+from services.kit.postgres import Transactions
 from services.kit.tenancy import as_system
 
 WINDOW_SECONDS = 60.0

@@ -84,6 +84,11 @@ class MeshIdentity:
         return identity
 
     @property
+    def folder(self) -> Path:
+        """Where the certificate is, for libraries that read it from files."""
+        return self._folder
+
+    @property
     def credentials(self) -> Credentials:
         """The certificate as it is now. When a new one is in the folder, it is this one from then on."""
         if (now := time.monotonic()) >= self._look_at:

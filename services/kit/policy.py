@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from orginabox.options.v1 import options_pb2
 
 PERMISSIONS = "orginabox.api.v1.Permissions"
@@ -65,6 +66,17 @@ def rule_of(method: str) -> Rule:
         if service.startswith(package):
             return rule
     return _read(descriptor_pool.Default().FindServiceByName(service).methods_by_name[name])
+
+
+@cache
+def changes_something(method: str) -> bool:
+    """Whether a call of `/package.Service/Method` may change something. One that is not known may."""
+    service, _, name = method.lstrip("/").partition("/")
+    try:
+        found = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+    except KeyError:
+        return True
+    return found.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
 
 
 def require_policies(services: Iterable[str]) -> None:

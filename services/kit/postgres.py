@@ -1,7 +1,7 @@
 """The pools of connections, and transactions that run named queries and see what is their tenant's."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, LiteralString, Self
 
 import psycopg
@@ -44,6 +44,10 @@ class Transaction:
         """Run a named query once per set of parameters, in one round trip."""
         async with self._connection.cursor() as cursor:
             await cursor.executemany(self._queries[name], params)
+
+
+Transactions = Callable[[], AbstractAsyncContextManager[Transaction]]
+"""Where transactions come from: `Database.transaction`."""
 
 
 class Database:

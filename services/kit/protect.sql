@@ -28,6 +28,9 @@ BEGIN
               c.relrowsecurity AND c.relforcerowsecurity
               AND NOT (c.relispartition AND has_table_privilege({tenant_name}, c.oid, 'SELECT'))
               AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'system')
+              -- After a restore the owner may be another.
+              AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'owner'
+                          AND p.polroles = ARRAY[CURRENT_USER::regrole::oid])
               AND (column_of_tenant.attname IS NULL
                    OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant'))
           )

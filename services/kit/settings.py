@@ -33,6 +33,11 @@ class MeshSettings(BaseSettings):
         description="The same for the service's second login, with which it does what is of no single tenant.",
     )
     api_address: str = Field(default="", description="Where Api listens. Empty: its socket in the run folder.")
+    web_address: str = Field(
+        default="",
+        description="Where Api listens for browsers and directories. Empty: a socket beside its own, such as "
+        "`api-web.sock`.",
+    )
     queue_address: str = Field(default="", description="Where Queue listens. Empty: its socket in the run folder.")
     sandbox_address: str = Field(default="", description="Where Sandbox listens. Empty: its socket in the run folder.")
     runtime_address: str = Field(default="", description="Where Runtime listens. Empty: its socket in the run folder.")
@@ -61,10 +66,22 @@ class MeshSettings(BaseSettings):
         """The address of a service: as set, else its socket in the run folder."""
         return getattr(self, f"{service}_address") or f"unix://{self.run_folder() / service}.sock"
 
+    def web_at(self, service: str) -> str:
+        """Where a service listens for browsers: as set, else a socket beside its own."""
+        own = self.address(service)
+        if self.web_address or not own.startswith("unix://"):
+            return self.web_address
+        return beside(own, "web")
+
     def metrics_at(self, service: str) -> str:
         """The address of a service's metrics: as set, else a socket beside its own or in the run folder."""
         if self.metrics_address:
             return self.metrics_address
         own = self.address(service)
-        socket = Path(own.removeprefix("unix://")) if own.startswith("unix://") else self.run_folder() / service
-        return f"unix://{socket.with_name(f'{socket.stem}-metrics.sock')}"
+        return beside(own if own.startswith("unix://") else f"unix://{self.run_folder() / service}.sock", "metrics")
+
+
+def beside(address: str, name: str) -> str:
+    """The socket beside another that serves something else: `api-metrics.sock` beside `api.sock`."""
+    socket = Path(address.removeprefix("unix://"))
+    return f"unix://{socket.with_name(f'{socket.stem}-{name}.sock')}"

@@ -148,6 +148,10 @@ async def ours(database_url: str) -> AsyncIterator[Server]:
             "OIAB_HOME": name,
             "OIAB_RUN_DIR": name,
             **as_environment(database_url, "api"),
+            **{
+                name.replace("OIAB_", "OIAB_IDENTITY_"): url
+                for name, url in as_environment(database_url, "identity").items()
+            },
             "ORGINABOX_API_KEY": KEY,
         }
         turns = _make_turns(database_url)
@@ -248,7 +252,7 @@ async def run() -> list[Table]:
     with postgres_server() as postgres:
         for streams in STREAMS:
             servers: dict[str, AbstractAsyncContextManager[Server]] = {
-                "Org in a Box": ours(postgres.database("api")),
+                "Org in a Box": ours(postgres.database("api", "identity")),
                 "FastAPI + sse-starlette": peer("fastapi"),
                 "aiohttp": peer("aiohttp"),
             }

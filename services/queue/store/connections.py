@@ -14,9 +14,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from services.kit import outbox
-from services.kit.courier import Transactions
 from services.kit.errors import ServiceUnavailable
-from services.kit.postgres import Database, Row
+from services.kit.postgres import Database, Row, Transactions
 from services.kit.queries import load_queries
 from services.kit.tenancy import DatabaseUrls, Scope
 from services.queue.store.rows import QuickTransaction

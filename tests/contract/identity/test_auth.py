@@ -427,7 +427,7 @@ async def test_while_no_news_can_be_heard_nothing_is_remembered(database: Callab
 async def test_a_device_is_signed_in_when_its_user_says_so(rig: Rig) -> None:
     user_id = await rig.add("ada", "member")
     started = await rig.auth.StartDeviceSignIn(pb.StartDeviceSignInRequest(device="oiab on desk-7"))
-    assert started.verification_uri_complete == f"{started.verification_uri}?code={started.user_code}"
+    assert started.verification_uri_complete == f"{started.verification_uri}?user_code={started.user_code}"
     poll = pb.PollDeviceSignInRequest(device_code=started.device_code)
     with refused("DEVICE_SIGN_IN_PENDING"):
         await rig.auth.PollDeviceSignIn(poll)

@@ -140,6 +140,20 @@ def test_a_database_of_an_earlier_version_keeps_everything(database: Callable[..
             assert session.execute(f"SELECT tenant_id FROM {schema}.{table}".encode()).fetchall() == [(tenant,)]
 
 
+def test_a_database_that_was_restored_under_another_owner_is_its_own_again(database: Callable[..., str]) -> None:
+    url = database("runtime")
+    with psycopg.connect(url, autocommit=True) as administrator:
+        administrator.execute("DROP POLICY owner ON runtime.runtime; DROP POLICY owner ON runtime.provider")
+        administrator.execute("CREATE POLICY owner ON runtime.provider TO oiab_queue USING (true)")
+        administrator.execute("INSERT INTO runtime.runtime (tenant_id) VALUES (gen_random_uuid())")
+    migrate(as_owner(url), "runtime", migrations()["runtime"])
+    with psycopg.connect(as_owner(url), options="-c oiab.owner=works") as owner:
+        assert owner.execute("SELECT count(*) FROM runtime.runtime").fetchone() == (1,)
+        assert owner.execute(
+            "SELECT roles FROM pg_policies WHERE tablename = 'provider' AND policyname = 'owner'"
+        ).fetchall() == [(["orginabox"],)]
+
+
 def put_rows(earlier: psycopg.Connection, tenant: UUID) -> None:
     """Some of what an earlier version has written for a tenant."""
     ids = {"tenant": tenant, "session": uuid4(), "turn": uuid4()}

@@ -1,5 +1,6 @@
 """Where the box is, and which key opens it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from grpc import StatusCode
@@ -8,10 +9,11 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from gateways.chat.permission import Answer, read_answer
-from gateways.chat.place import Place
+from gateways.chat.place import Place, credentials_file
 from gateways.chat.refusals import Exit, refusal
 from gateways.chat.slash import Slash, SlashCompleter, find
-from gateways.sdk import ApiError, InvalidArgument, NotFound, Unauthenticated, Unavailable
+from gateways.sdk import ApiError, CredentialsFile, InvalidArgument, NotFound, SignedIn, Unauthenticated, Unavailable
+from services.box.home import Home
 
 
 def home_with(tmp_path: Path, key: str = "", config: str = "") -> dict[str, str]:
@@ -48,6 +50,35 @@ def test_the_key_of_the_home_is_not_told_to_others(tmp_path: Path) -> None:
     place = Place.locate(environ)
     assert (place.url, place.key, place.local) == ("https://box.example", "", False)
     assert Place.locate(environ | {"OIAB_URL": "localhost:8787"}).key == "secret"
+
+
+def test_a_sign_in_counts_before_the_key_of_the_home_and_after_one_that_is_named(tmp_path: Path) -> None:
+    environ = home_with(tmp_path, "secret")
+    file = CredentialsFile(tmp_path / "credentials.json")
+    file.put("http://127.0.0.1:8787", SignedIn("ada", "token"))
+    place = Place.locate(environ)
+    assert (place.key, place.signed_in, place.credentials) == ("", True, file.path)
+    named = Place.locate(environ | {"ORGINABOX_API_KEY": "mine"})
+    assert (named.key, named.signed_in) == ("mine", False)
+    elsewhere = Place.locate(environ | {"OIAB_URL": "https://box.example"})
+    assert (elsewhere.key, elsewhere.signed_in) == ("", False)
+
+
+def test_a_terminal_without_a_home_keeps_its_sign_ins_where_programs_keep_settings(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    found = credentials_file(Home(tmp_path / "none", tmp_path), environ)
+    assert found == tmp_path / "config" / "orginabox" / "credentials.json"
+    assert credentials_file(Home(tmp_path, tmp_path), environ) == tmp_path / "credentials.json"
+
+
+def test_says_what_became_of_a_sign_in(tmp_path: Path) -> None:
+    ended = Unauthenticated(StatusCode.UNAUTHENTICATED, "this sign-in was ended", "TOKEN_REVOKED")
+    signed_in = Place("http://127.0.0.1:8787", "", "file", tmp_path, signed_in=True)
+    assert "Sign in again: oiab login" in refusal(ended, signed_in).text
+    wrong = Unauthenticated(StatusCode.UNAUTHENTICATED, "the handle or the password is wrong", "CREDENTIALS_REFUSED")
+    assert refusal(wrong, replace(signed_in, signed_in=False)).text == "The handle or the password is wrong."
+    late = Unauthenticated(StatusCode.UNAUTHENTICATED, "nobody approved the device in time", "TOKEN_EXPIRED")
+    assert refusal(late, replace(signed_in, signed_in=False)).text == "Nobody approved the device in time."
 
 
 def told(error: ApiError, tmp_path: Path, url: str = "http://127.0.0.1:8787", key: str = "k") -> tuple[str, Exit]:

@@ -27,7 +27,7 @@ from orginabox.options.v1 import options_pb2 as orginabox_dot_options_dot_v1_dot
 from orginabox.runtime.v1 import keyring_pb2 as orginabox_dot_runtime_dot_v1_dot_keyring__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&orginabox/api/v1/keyring_service.proto\x12\x10orginabox.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\"orginabox/options/v1/options.proto\x1a\"orginabox/runtime/v1/keyring.proto\"\x19\n\x17GetKeyringStatusRequest\"U\n\x18GetKeyringStatusResponse\x12\x39\n\x08keyrings\x18\x01 \x03(\x0b\x32\x1d.orginabox.runtime.v1.KeyringR\x08keyrings\"\x17\n\x15RotateDataKeysRequest\"]\n\x16RotateDataKeysResponse\x12\x43\n\trotations\x18\x01 \x03(\x0b\x32%.orginabox.runtime.v1.KeyringRotationR\trotations\"\x17\n\x15RewrapDataKeysRequest\"W\n\x16RewrapDataKeysResponse\x12=\n\x07rewraps\x18\x01 \x03(\x0b\x32#.orginabox.runtime.v1.KeyringRewrapR\x07rewraps2\xb0\x04\n\x0eKeyringService\x12\xa3\x01\n\x10GetKeyringStatus\x12).orginabox.api.v1.GetKeyringStatusRequest\x1a*.orginabox.api.v1.GetKeyringStatusResponse\"8\x90\x02\x01\x8a\xb5\x18\x18\x08\x02\x12\x14\x61\x64min.manage_keyring\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/admin/keyring\x12\xba\x01\n\x0eRotateDataKeys\x12\'.orginabox.api.v1.RotateDataKeysRequest\x1a(.orginabox.api.v1.RotateDataKeysResponse\"U\x8a\xb5\x18.\x08\x02\x12\x14\x61\x64min.manage_keyring\x1a\x14\x61\x64min.keyring_rotate\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/admin/keyring:rotate:\x01*\x12\xba\x01\n\x0eRewrapDataKeys\x12\'.orginabox.api.v1.RewrapDataKeysRequest\x1a(.orginabox.api.v1.RewrapDataKeysResponse\"U\x8a\xb5\x18.\x08\x02\x12\x14\x61\x64min.manage_keyring\x1a\x14\x61\x64min.keyring_rewrap\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/admin/keyring:rewrap:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&orginabox/api/v1/keyring_service.proto\x12\x10orginabox.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\"orginabox/options/v1/options.proto\x1a\"orginabox/runtime/v1/keyring.proto\"\x19\n\x17GetKeyringStatusRequest\"U\n\x18GetKeyringStatusResponse\x12\x39\n\x08keyrings\x18\x01 \x03(\x0b\x32\x1d.orginabox.runtime.v1.KeyringR\x08keyrings\"\x17\n\x15RotateDataKeysRequest\"]\n\x16RotateDataKeysResponse\x12\x43\n\trotations\x18\x01 \x03(\x0b\x32%.orginabox.runtime.v1.KeyringRotationR\trotations\"\x17\n\x15RewrapDataKeysRequest\"W\n\x16RewrapDataKeysResponse\x12=\n\x07rewraps\x18\x01 \x03(\x0b\x32#.orginabox.runtime.v1.KeyringRewrapR\x07rewraps2\xac\x04\n\x0eKeyringService\x12\xa3\x01\n\x10GetKeyringStatus\x12).orginabox.api.v1.GetKeyringStatusRequest\x1a*.orginabox.api.v1.GetKeyringStatusResponse\"8\x90\x02\x01\x8a\xb5\x18\x18\x08\x02\x12\x14\x61\x64min.manage_keyring\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/admin/keyring\x12\xba\x01\n\x0eRotateDataKeys\x12\'.orginabox.api.v1.RotateDataKeysRequest\x1a(.orginabox.api.v1.RotateDataKeysResponse\"U\x8a\xb5\x18.\x08\x02\x12\x14\x61\x64min.manage_keyring\x1a\x14\x61\x64min.keyring_rotate\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/admin/keyring:rotate:\x01*\x12\xb6\x01\n\x0eRewrapDataKeys\x12\'.orginabox.api.v1.RewrapDataKeysRequest\x1a(.orginabox.api.v1.RewrapDataKeysResponse\"Q\x8a\xb5\x18*\x08\x02\x12\x10\x61\x64min.manage_box\x1a\x14\x61\x64min.keyring_rewrap\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/admin/keyring:rewrap:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYRINGSERVICE'].methods_by_name['RotateDataKeys']._loaded_options = None
   _globals['_KEYRINGSERVICE'].methods_by_name['RotateDataKeys']._serialized_options = b'\212\265\030.\010\002\022\024admin.manage_keyring\032\024admin.keyring_rotate\202\323\344\223\002\035\"\030/v1/admin/keyring:rotate:\001*'
   _globals['_KEYRINGSERVICE'].methods_by_name['RewrapDataKeys']._loaded_options = None
-  _globals['_KEYRINGSERVICE'].methods_by_name['RewrapDataKeys']._serialized_options = b'\212\265\030.\010\002\022\024admin.manage_keyring\032\024admin.keyring_rewrap\202\323\344\223\002\035\"\030/v1/admin/keyring:rewrap:\001*'
+  _globals['_KEYRINGSERVICE'].methods_by_name['RewrapDataKeys']._serialized_options = b'\212\265\030*\010\002\022\020admin.manage_box\032\024admin.keyring_rewrap\202\323\344\223\002\035\"\030/v1/admin/keyring:rewrap:\001*'
   _globals['_GETKEYRINGSTATUSREQUEST']._serialized_start=162
   _globals['_GETKEYRINGSTATUSREQUEST']._serialized_end=187
   _globals['_GETKEYRINGSTATUSRESPONSE']._serialized_start=189
@@ -53,5 +53,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REWRAPDATAKEYSRESPONSE']._serialized_start=421
   _globals['_REWRAPDATAKEYSRESPONSE']._serialized_end=508
   _globals['_KEYRINGSERVICE']._serialized_start=511
-  _globals['_KEYRINGSERVICE']._serialized_end=1071
+  _globals['_KEYRINGSERVICE']._serialized_end=1067
 # @@protoc_insertion_point(module_scope)

@@ -270,11 +270,13 @@ class AdminPermissions(_message.Message):
     manage_tenant: _builtins.bool
     """Change the settings of the tenant: its name, how its people sign in, which group has which role."""
     manage_jobs: _builtins.bool
-    """See and steer the work in the queue."""
+    """See, cancel and retry the jobs of the tenant."""
     manage_keyring: _builtins.bool
     """See how secrets are sealed, and rotate keys."""
     manage_box: _builtins.bool
-    """Make and see tenants. Only the operator of the box has it."""
+    """Do what touches every tenant: make and see tenants, pause queues and see how they stand, wrap keys anew. Only the
+    operator of the box has it.
+    """
     def __init__(
         self,
         *,

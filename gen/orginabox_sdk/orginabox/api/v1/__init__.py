@@ -494,7 +494,7 @@ class AdminPermissions(betterproto2.Message):
 
     manage_jobs: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    See and steer the work in the queue.
+    See, cancel and retry the jobs of the tenant.
     """
 
     manage_keyring: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
@@ -504,7 +504,8 @@ class AdminPermissions(betterproto2.Message):
 
     manage_box: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
     """
-    Make and see tenants. Only the operator of the box has it.
+    Do what touches every tenant: make and see tenants, pause queues and see how they stand, wrap keys anew. Only the
+    operator of the box has it.
     """
 
 

@@ -1,0 +1,1 @@
+"""The browser's door: pages for signing in, and SCIM for directories."""
