@@ -332,6 +332,7 @@ def _patch(kind: type[Resource[Any]], said: Any) -> Any:
 async def _body(request: Request) -> Any:
     try:
         found = json.loads(await request.body())
+        json.dumps(found, ensure_ascii=False).encode()  # halves of characters are no text, though JSON can name them
     except (ValueError, RecursionError):
         raise InvalidSyntaxException(detail="the body is no JSON") from None
     if not isinstance(found, dict):

@@ -144,6 +144,26 @@ async def test_entra_is_known_by_directory_and_object_id(web: Web, issuer: Forgi
     assert page.status_code == 400
 
 
+@pytest.mark.parametrize("subject", ["", "x" * 256, "ada\0", "é", 5, ["ada"]])
+async def test_who_somebody_is_is_not_cut_to_fit(web: Web, issuer: ForgingIssuer, subject: object) -> None:
+    issuer.claims = {"sub": subject}
+    await web.add_provider(issuer.url, create_users=True)
+    page = await web.browser().get(LOGIN, params={"provider": "idp"})
+    assert page.status_code == 400, page.text
+
+
+async def test_a_name_may_hold_anything(web: Web, issuer: ForgingIssuer) -> None:
+    issuer.claims = {
+        "sub": "ada",
+        "name": "A\0da <b>",
+        "preferred_username": "\0/../é",
+        "email": "a@\0",
+    }
+    await web.add_provider(issuer.url, create_users=True)
+    page = await web.browser().get(LOGIN, params={"provider": "idp"})
+    assert "Ada &lt;b&gt;" in page.text
+
+
 async def test_more_groups_than_a_token_holds_are_not_guessed_at(web: Web, issuer: ForgingIssuer) -> None:
     issuer.claims = {
         "sub": "ada",
