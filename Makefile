@@ -8,6 +8,7 @@ UV_VERSION := 0.13.8
 RUN := .venv/bin
 UV := $(RUN)/uv
 OPENCODE := sandbox/opencode/node_modules/.installed
+OPENID := tests/oidc_provider/node_modules/.installed
 PEERS := tests/bench/peers/.venv/installed tests/bench/peers/node_modules/.installed
 AGENT := sandbox/opencode/node_modules/opencode-ai/bin/opencode.exe
 export VIRTUAL_ENV := $(CURDIR)/.venv
@@ -75,7 +76,7 @@ lock: .venv/uv ## Renew the lock files from pyproject.toml
 		--no-annotate --no-header --python-version 3.11 --quiet --output-file requirements-bench.lock
 
 clean: ## Remove what was installed here (not the data of a box)
-	rm -rf .venv sandbox/opencode/node_modules tests/bench/peers/.venv tests/bench/peers/node_modules .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv sandbox/opencode/node_modules tests/bench/peers/.venv tests/bench/peers/node_modules tests/oidc_provider/node_modules .mypy_cache .ruff_cache .pytest_cache
 
 .venv/uv:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null || { echo "Python 3.11 is needed. Install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -108,6 +109,11 @@ tests/bench/peers/node_modules/.installed: tests/bench/peers/package.json tests/
 	cd tests/bench/peers && npm ci --no-fund --no-audit --silent
 	@touch $@
 
+$(OPENID): tests/oidc_provider/package.json tests/oidc_provider/package-lock.json
+	@echo "installing the OpenID provider of the tests…"
+	cd tests/oidc_provider && npm ci --no-fund --no-audit --silent
+	@touch $@
+
 # install-missing PROGRAMS, PACKAGES, WHY: install Debian packages as root, else say what to do.
 define install-missing
 @for program in $(1); do command -v $$program >/dev/null && continue; \
@@ -119,7 +125,7 @@ endef
 system:
 	$(call install-missing,bwrap socat,bubblewrap socat,which the sandbox is made of)
 
-test-tools:
+test-tools: $(OPENID)
 	$(call install-missing,tmux jq curl faketime,tmux jq curl faketime,which the tests use)
 
 .PHONY: help up down install test check generate format docs docs-serve chaos bench lock clean system test-tools

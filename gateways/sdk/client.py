@@ -17,6 +17,7 @@ from orginabox_sdk.orginabox.api.v1 import (
     BusyPolicy,
     GetTurnRequest,
     HealthServiceStub,
+    IdentityProviderServiceStub,
     JobServiceStub,
     KeyringServiceStub,
     PromptRequest,
@@ -46,9 +47,9 @@ _LATE_PAUSE = 0.2
 class Client:
     """A client of the box. Make it where an event loop runs, and close it: `async with` does.
 
-    `sessions`, `turns`, `providers`, `jobs`, `keyring`, `audit`, `health`, `auth`, `users`, `roles`, `api_tokens` and
-    `tenants` are the stubs of the contract. Each call takes its request message, and `timeout`, `deadline` and
-    `metadata`.
+    `sessions`, `turns`, `providers`, `jobs`, `keyring`, `audit`, `health`, `auth`, `users`, `roles`, `api_tokens`,
+    `tenants` and `identity_providers` are the stubs of the contract. Each call takes its request message, and
+    `timeout`, `deadline` and `metadata`.
 
     Args:
         target: Where the box is, such as `http://127.0.0.1:8787`.
@@ -101,6 +102,7 @@ class Client:
         self.roles = RoleServiceStub(stub_channel)
         self.api_tokens = ApiTokenServiceStub(stub_channel)
         self.tenants = TenantServiceStub(stub_channel)
+        self.identity_providers = IdentityProviderServiceStub(stub_channel)
 
     async def __aenter__(self) -> Self:
         return self

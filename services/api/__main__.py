@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
 import grpc
 from orginabox.api.v1 import (
@@ -31,6 +32,7 @@ from services.api.job_handler import JobHandler
 from services.api.keyring_handler import KeyringHandler, RemoteKeyring
 from services.api.log_keeper import LogKeeper
 from services.api.neighbours import Neighbours
+from services.api.principal import Principal, ToolCeiling, allowed, suspended
 from services.api.provider_handler import ProviderHandler
 from services.api.reaper import Reaper
 from services.api.session_handler import SessionHandler
@@ -38,8 +40,11 @@ from services.api.settings import ApiSettings
 from services.api.store import QUERIES, Store
 from services.api.turn_handler import TurnHandler
 from services.api.turn_log_handler import TurnLogHandler
+from services.api.ward import Ward
 from services.identity import room
+from services.identity.principals import Principals
 from services.identity.settings import IdentitySettings
+from services.identity.user import UserSuspended
 from services.identity.web.server import served as web_served
 from services.kit.channel import connect
 from services.kit.courier import AuditCourier
@@ -79,10 +84,12 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
         store, feeds = Store(database), Feeds(neighbours)
         queue, audits = queue_grpc.QueueServiceStub(to_queue), audit_grpc.AuditServiceStub(to_audit)
         sandboxes = sandbox_grpc.SandboxServiceStub(to_sandbox)
+        find = partial(find_principal, identities.principals)
+        ward = Ward(store, feeds, sandboxes, find)
 
         def register(server: grpc.aio.Server) -> None:
             session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionHandler(store, sandboxes), server)
-            turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnHandler(store, feeds, sandboxes), server)
+            turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnHandler(store, feeds, sandboxes, find), server)
             provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(
                 ProviderHandler(runtime_grpc.RuntimeServiceStub(to_runtime)), server
             )
@@ -91,7 +98,8 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
             job_service_pb2_grpc.add_JobServiceServicer_to_server(JobHandler(store, queue), server)
             keyrings = KeyringHandler([RemoteKeyring(room_grpc.KeyringServiceStub(to_runtime)), identities.keyrings])
             keyring_service_pb2_grpc.add_KeyringServiceServicer_to_server(keyrings, server)
-            turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(TurnLogHandler(store, feeds), server)
+            turn_log = TurnLogHandler(store, feeds, find, ward)
+            turn_log_service_pb2_grpc.add_TurnLogServiceServicer_to_server(turn_log, server)
             identities.register(server)
 
         with as_system():  # each loop keeps the scope in which it begins
@@ -99,6 +107,7 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
                 asyncio.create_task(Dispatcher(store, queue, sandboxes).run()),
                 asyncio.create_task(AuditCourier(database.transaction, audits, store.recorded).run()),
                 asyncio.create_task(Reaper(store, feeds, queue, sandboxes).run()),
+                asyncio.create_task(ward.run()),
                 asyncio.create_task(Courier(store, sandboxes).run()),
                 asyncio.create_task(neighbours.run(feeds.hear)),
                 asyncio.create_task(LogKeeper(store, timedelta(settings.log_retention_days), mapping.answer_of).run()),
@@ -114,6 +123,20 @@ async def serve_api(settings: ApiSettings, stop: asyncio.Event, people: Identity
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await denials.flush(everything=True)
+
+
+async def find_principal(principals: Principals, tenant_id: UUID, user_id: UUID) -> Principal:
+    """How a user stands now, in the words of Api."""
+    standing = await principals.standing(tenant_id, user_id)
+    if standing is None:
+        return suspended("your account is not known any more; ask an administrator")
+    try:
+        standing.refuse()
+    except UserSuspended as refused:
+        return suspended(str(refused))
+    permissions = standing.permissions
+    tools = ToolCeiling(permissions.tools_allowed, permissions.tools_denied)
+    return allowed(tools, may_run=permissions.may("agents.run"))
 
 
 def main() -> None:

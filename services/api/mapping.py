@@ -9,10 +9,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.api.v1 import session_pb2, session_service_pb2, turn_pb2
 from orginabox.errors.v1 import error_reason_pb2
 from orginabox.runtime.v1 import model_pb2
-from orginabox.turn.v1 import turn_event_pb2
+from orginabox.turn.v1 import tool_ceiling_pb2, turn_event_pb2
 
+from services.api.principal import ToolCeiling
 from services.api.session import BusyPolicy, ModelRef, Session
-from services.api.turn import Ending, Event, Turn, TurnState
+from services.api.turn import Ending, Event, ToolUse, Turn, TurnState
 from services.kit.status import PREFIX
 
 _STATES = {state: turn_pb2.TurnState.Value(f"TURN_STATE_{state.name}") for state in TurnState}
@@ -78,7 +79,14 @@ def turn_to_proto(turn: Turn) -> turn_pb2.Turn:
 
 def event_from_proto(event: turn_event_pb2.TurnEvent) -> Event:
     """An event as it is kept."""
-    return Event(event.sequence, event.SerializeToString(), _ending(event))
+    return Event(event.sequence, event.SerializeToString(), _ending(event), _used(event))
+
+
+def _used(event: turn_event_pb2.TurnEvent) -> ToolUse | None:
+    if not event.HasField("tool_finished"):
+        return None
+    failed = event.tool_finished.outcome == turn_event_pb2.TOOL_OUTCOME_ERROR
+    return ToolUse(event.tool_finished.tool, "error" if failed else "completed")
 
 
 def _ending(event: turn_event_pb2.TurnEvent) -> Ending | None:
@@ -103,6 +111,11 @@ def ending_event(turn_id: UUID, sequence: int, ending: Ending, time: datetime | 
         case _:
             event.completed.SetInParent()
     return event_from_proto(event)
+
+
+def tools_to_proto(tools: ToolCeiling) -> tool_ceiling_pb2.ToolCeiling:
+    """The tools that an agent may use at most."""
+    return tool_ceiling_pb2.ToolCeiling(allowed=sorted(tools.allowed), denied=sorted(tools.denied))
 
 
 def end_of(turn: Turn) -> Event:

@@ -13,6 +13,7 @@ from services.api.turn import (
     Ending,
     Event,
     Lease,
+    LeaseLost,
     SequenceGap,
     Turn,
     TurnEnded,
@@ -140,6 +141,13 @@ async def record_reply(store: Store, caller: Caller, turn_id: UUID, permission_i
         return turn
 
 
+async def record_denied_reply(store: Store, caller: Caller, turn_id: UUID, permission_id: str) -> None:
+    """Put on record that an answer was not let through: it would have allowed what the caller may not use."""
+    async with store.transaction() as tx:
+        told = {"permission_id": permission_id, "reason": "PERMISSION_DENIED"}
+        await record(tx, caller, "auth.denied", f"turn:{turn_id}", None, **told)
+
+
 async def record_action(store: Store, caller: Caller, action: str, target: str) -> None:
     """Put on record what the caller is about to have another service do."""
     async with store.transaction() as tx:
@@ -167,9 +175,22 @@ async def read_for_work(store: Store, turn_id: UUID) -> Turn:
 
 
 async def append_events(store: Store, turn_id: UUID, lease_token: str, events: list[Event]) -> Turn:
-    """Write events to the log; an ending among them ends the turn in the same commit."""
+    """Write events to the log; an ending among them ends the turn in the same commit.
+
+    Raises:
+        TurnEnded: It was ended meanwhile, and not by its worker: what still runs of it has to be stopped.
+        LeaseLost: Another worker writes the log.
+    """
     async with store.transaction() as tx:
-        turn = await tx.append_events(turn_id, lease_token, events)
+        try:
+            turn = await tx.append_events(turn_id, lease_token, events)
+        except LeaseLost:
+            if (await tx.lock_turn_for_work(turn_id)).ended:
+                raise TurnEnded(turn_id) from None
+            raise
+        for used in (event.used for event in events if event.used):
+            told = {"tool": used.tool, "outcome": used.outcome}
+            await tx.record(_agent(turn), "tool.execute", f"turn:{turn.id}", turn.session_id, **told)
         if ending := events[-1].ending:
             turn = await _end(tx, turn, ending)
     return turn
@@ -209,6 +230,17 @@ async def fail_turn(store: Store, failed: Turn, ending: Ending, event_of: Ending
         return (await _end_here(tx, turn, ending, event_of))[1]
 
 
+async def refuse_turn(store: Store, turn_id: UUID, ending: Ending, event_of: EndingEvent) -> tuple[Turn, list[Event]]:
+    """End a turn whose user may not have it run any more, whoever runs it.
+
+    Returns:
+        The turn, and the events that this added to its log.
+    """
+    async with store.transaction() as tx:
+        turn = await tx.lock_turn_for_work(turn_id)
+        return (turn, []) if turn.ended else await _end_here(tx, turn, ending, event_of)
+
+
 def next_events(last_sequence: int, events: list[Event]) -> list[Event]:
     """The events that a log lacks, out of a batch that may begin with what it has.
 
@@ -231,12 +263,16 @@ async def _end_here(tx: Transaction, turn: Turn, ending: Ending, event_of: Endin
 async def _end(tx: Transaction, turn: Turn, ending: Ending) -> Turn:
     turn = turn.end(ending, _now())
     await tx.save_turn(turn)
-    agent = Who(turn.tenant_id, f"agent:{turn.session_id}", turn.user_id)
     told = {"state": turn.state.value, "reason": turn.failure_reason or ""}
-    await tx.record(agent, "agent.complete", f"turn:{turn.id}", turn.session_id, **told)
+    await tx.record(_agent(turn), "agent.complete", f"turn:{turn.id}", turn.session_id, **told)
     # What was said into it and has not arrived is a turn of its own from now on.
     tx.wake(outbox.Receiver.SANDBOX)
     return turn
+
+
+def _agent(turn: Turn) -> Who:
+    """The agent of a turn, which acts for its user."""
+    return Who(turn.tenant_id, f"agent:{turn.session_id}", turn.user_id)
 
 
 async def record(

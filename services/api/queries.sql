@@ -109,6 +109,10 @@ SELECT * FROM (
 ) first_in_line
 WHERE job_id IS NOT NULL AND create_time < now() - interval '5 seconds';
 
+-- name: list_running_turns
+-- The turns that run: whether their users may still have them run is asked again and again.
+SELECT * FROM turn WHERE end_time IS NULL AND state = 'running';
+
 -- name: insert_outbox
 INSERT INTO outbox (tenant_id, receiver, message)
 VALUES (%(tenant)s::uuid, %(receiver)s::text, %(message)s::jsonb);

@@ -204,6 +204,10 @@ class Transaction:
         """Turns that have lived for a while and whose job is known."""
         return [_turn(row) for row in await self._sql.many("list_live_turns")]
 
+    async def list_running_turns(self) -> list[Turn]:
+        """Turns that run."""
+        return [_turn(row) for row in await self._sql.many("list_running_turns")]
+
     async def send(self, outgoing: Outgoing) -> None:
         """Put a message into the outbox; it is on its way as soon as the transaction has committed."""
         await self._sql.run(

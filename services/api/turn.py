@@ -103,12 +103,21 @@ class Ending:
 
 
 @dataclass(frozen=True)
+class ToolUse:
+    """A tool that an agent used, and how that ended."""
+
+    tool: str
+    outcome: str
+
+
+@dataclass(frozen=True)
 class Event:
     """One event of a turn as it is kept: its number, the contract's TurnEvent in bytes, and the ending if it is one."""
 
     sequence: int
     data: bytes
     ending: Ending | None = None
+    used: ToolUse | None = None
     shown: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
     """What was made of it for its readers, once for all of them, by content type."""
 

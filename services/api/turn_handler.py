@@ -14,10 +14,11 @@ from orginabox.turn.v1 import turn_event_pb2
 from services.api import event_text, inbox, mapping, operations, reader
 from services.api.abort import abort_run
 from services.api.feed import Feeds
+from services.api.principal import FindPrincipal
 from services.api.store import Store
 from services.api.turn import Event, Turn, TurnState
 from services.kit.caller import caller
-from services.kit.errors import DomainError, Kind
+from services.kit.errors import DomainError, Kind, PermissionDenied
 from services.kit.interceptor import Context
 from services.kit.pages import page_cursor, page_size, page_token
 from services.kit.status import reason_of
@@ -39,10 +40,17 @@ class PermissionNotFound(DomainError):
 class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
     """Turns and their events."""
 
-    def __init__(self, store: Store, feeds: Feeds, sandboxes: sandbox_service_pb2_grpc.SandboxServiceStub) -> None:
+    def __init__(
+        self,
+        store: Store,
+        feeds: Feeds,
+        sandboxes: sandbox_service_pb2_grpc.SandboxServiceStub,
+        find: FindPrincipal,
+    ) -> None:
         self._store = store
         self._feeds = feeds
         self._sandboxes = sandboxes
+        self._find = find
 
     async def GetTurn(self, request: pb.GetTurnRequest, context: Context) -> pb.GetTurnResponse:
         turn = await operations.get_turn(self._store, caller(), UUID(request.turn_id))
@@ -103,6 +111,7 @@ class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
 
     async def ReplyPermission(self, request: pb.ReplyPermissionRequest, context: Context) -> pb.ReplyPermissionResponse:
         turn_id, reply = UUID(request.turn_id), _REPLIES[request.reply]
+        principal = await self._find(caller().tenant_id, caller().user_id)
         await operations.record_reply(self._store, caller(), turn_id, request.permission_id, reply)
         try:
             await self._sandboxes.ReplyPermission(
@@ -111,6 +120,7 @@ class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
                     permission_id=request.permission_id,
                     reply=request.reply,
                     message=request.message,
+                    tools=mapping.tools_to_proto(principal.tools),
                 )
             )
         except grpc.aio.AioRpcError as error:
@@ -118,6 +128,12 @@ class TurnHandler(turn_service_pb2_grpc.TurnServiceServicer):
                 raise PermissionNotFound(
                     "this turn does not wait for this permission; it may have been answered already",
                     permissionId=request.permission_id,
+                ) from None
+            if reason_of(error) == PermissionDenied.reason:
+                await operations.record_denied_reply(self._store, caller(), turn_id, request.permission_id)
+                raise PermissionDenied(
+                    "your roles do not allow this tool; refuse it, or ask an administrator for a role that has it",
+                    permission="tools.allowed",
                 ) from None
             raise
         return pb.ReplyPermissionResponse()

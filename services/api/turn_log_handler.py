@@ -10,8 +10,10 @@ from orginabox.turn.v1 import turn_log_service_pb2_grpc
 
 from services.api import mapping, operations
 from services.api.feed import Feeds
+from services.api.principal import FindPrincipal
 from services.api.store import Store
 from services.api.turn import Lease, LeaseLost, TurnEnded
+from services.api.ward import Ward
 from services.api.writer import LogWriter
 from services.kit.interceptor import Context
 
@@ -19,15 +21,23 @@ from services.kit.interceptor import Context
 class TurnLogHandler(turn_log_service_pb2_grpc.TurnLogServiceServicer):
     """The writing side of the log."""
 
-    def __init__(self, store: Store, feeds: Feeds) -> None:
+    def __init__(self, store: Store, feeds: Feeds, find: FindPrincipal, ward: Ward) -> None:
         self._store = store
         self._feeds = feeds
+        self._find = find
+        self._ward = ward
 
     async def OpenTurn(self, request: pb.OpenTurnRequest, context: Context) -> pb.OpenTurnResponse:
         lease = Lease(request.attempt, request.lease_token)
         turn = await operations.open_log(self._store, UUID(request.turn_id), lease)
         # Another replica may have had the writer until now: its live end is not the log's any more.
         self._feeds.neighbours.tell(turn.id)
+        tools = None
+        if not turn.ended:
+            principal = await self._find(turn.tenant_id, turn.user_id)
+            tools = mapping.tools_to_proto(principal.tools)
+            if principal.refusal:
+                turn = await self._ward.end(turn, principal.refusal)
         return pb.OpenTurnResponse(
             tenant_id=str(turn.tenant_id),
             user_id=str(turn.user_id),
@@ -38,6 +48,7 @@ class TurnLogHandler(turn_log_service_pb2_grpc.TurnLogServiceServicer):
             ended=turn.ended,
             abort_requested=turn.abort_requested,
             turn_id=str(turn.id),
+            tools=None if turn.ended else tools,
         )
 
     async def AppendTurnEvents(

@@ -16,7 +16,7 @@ from services.api.feed import Feed
 from services.api.metrics import APPENDED, FLUSH_TIME, FLUSHED
 from services.api.neighbours import Neighbours
 from services.api.store import Store
-from services.api.turn import Event, LeaseLost, Turn
+from services.api.turn import Event, LeaseLost, Turn, TurnEnded
 from services.kit.tenancy import as_tenant
 
 FLUSH_SECONDS = 0.02
@@ -88,6 +88,7 @@ class LogWriter:
 
         Raises:
             LeaseLost: Another worker has the log now.
+            TurnEnded: The turn was ended meanwhile.
         """
         while True:
             await self._gathered.wait()
@@ -109,7 +110,7 @@ class LogWriter:
         try:
             with as_tenant(self._tenant_id):
                 turn = await operations.append_events(self._store, self._turn_id, self._lease_token, batch)
-        except LeaseLost:
+        except (LeaseLost, TurnEnded):
             self._feed.wake()
             raise
         FLUSH_TIME.observe(time.perf_counter() - began)

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from services.identity.api_token import ApiToken, ApiTokenInvalid, expiry, new_secret, prefix_of
-from services.identity.people_store import Request
 from services.identity.permissions import ALL, FLAGS
 from services.identity.role import PermissionEscalation, refuse_lack
 from services.identity.role_operations import request_digest
+from services.identity.role_store import Request
 from services.identity.sign_in import digest_of
 from services.identity.store import Store
 from services.kit.caller import Caller

@@ -141,13 +141,11 @@ def person_of(provider: IdentityProvider, claims: Mapping[str, Any]) -> Person:
     Raises:
         IdentityProviderRefused: They name nobody.
     """
-    object_id = _text(claims, "oid") if provider.of_directories else ""
-    if provider.of_directories and not object_id:
-        raise IdentityProviderRefused("the token names no object id (oid); ask for the scope profile")
+    object_id = _subject(claims, "oid") if provider.of_directories else ""
     email = _text(claims, "email")
     email = email if re.fullmatch(r"[^@\s]+@[^@\s]+", email) and len(email) <= 254 else ""  # noqa: PLR2004 - RFC 5321
     return Person(
-        subject=object_id or str(claims["sub"])[:255],
+        subject=object_id or _subject(claims, "sub"),
         object_id=object_id,
         email=email,
         verified_email=email if claims.get("email_verified") is True else "",
@@ -264,9 +262,18 @@ def _groups(claims: Mapping[str, Any], claim: str) -> frozenset[str] | None:
     return frozenset(str(group) for group in found)
 
 
-def _text(claims: Mapping[str, Any], claim: str) -> str:
+def _subject(claims: Mapping[str, Any], claim: str) -> str:
+    """Who somebody is. It is taken as it is or not at all: cut or cleaned, it could be somebody else's."""
     found = claims.get(claim)
-    return found.strip() if isinstance(found, str) else ""
+    if not isinstance(found, str) or not re.fullmatch(r"[\x20-\x7e]{1,255}", found):
+        raise IdentityProviderRefused(f"the token says in no way that can be kept who you are ({claim})")
+    return found
+
+
+def _text(claims: Mapping[str, Any], claim: str) -> str:
+    """What a claim says, without what is no text."""
+    found = claims.get(claim)
+    return found.encode(errors="ignore").decode().replace("\0", "").strip() if isinstance(found, str) else ""
 
 
 def _who(user: User, origin: Origin) -> Who:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from uuid import UUID
 
 from services.identity.granting import Granter
-from services.identity.people_store import Request
 from services.identity.role import Role
+from services.identity.role_store import Request
 from services.identity.store import Store
 from services.identity.user import UserInvalid
 from services.kit.caller import Caller

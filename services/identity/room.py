@@ -32,6 +32,7 @@ from services.identity.oidc import OpenId
 from services.identity.origins import origin_of
 from services.identity.outbound import Outbound
 from services.identity.passwords import Passwords
+from services.identity.principals import Principals
 from services.identity.role_handler import RoleHandler
 from services.identity.sealing import Sealing
 from services.identity.settings import IdentitySettings
@@ -71,6 +72,7 @@ class Room:
     Attributes:
         authenticator: Knows who calls.
         desk: Signs people in.
+        principals: Tells how a user stands on whose behalf something goes on.
         url: The address at which browsers find the box.
         operator_key: Whether the key of the box opens it.
         keyring: Seals the secrets of identity.
@@ -81,6 +83,7 @@ class Room:
 
     authenticator: Authenticator
     desk: Desk
+    principals: Principals
     url: str
     operator_key: bool
     keyring: Keyring
@@ -168,6 +171,7 @@ async def opened(
             yield Room(
                 authenticator,
                 desk,
+                Principals(store, standings),
                 settings.url(),
                 bool(operator_key),
                 keyring,

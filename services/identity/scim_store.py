@@ -1,6 +1,7 @@
 """Users and groups as SCIM sees them, in PostgreSQL: one method per named query."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from uuid import UUID
 
 from services.identity.door_store import DoorStore
@@ -26,6 +27,9 @@ class ScimStore(DoorStore):
             skip=wanted.skip,
             size=wanted.size,
         )
+        if not rows and (wanted.skip or not wanted.size):  # a page past the end does not tell how many there are
+            _, total = await self.scim_users(tenant_id, replace(wanted, skip=0, size=1))
+            return [], total
         return [_user(row) for row in rows], _total(rows)
 
     async def save_external_id(self, tenant_id: UUID, user_id: UUID, external_id: str) -> None:
@@ -56,6 +60,9 @@ class ScimStore(DoorStore):
             skip=wanted.skip,
             size=wanted.size,
         )
+        if not rows and (wanted.skip or not wanted.size):
+            _, total = await self.scim_groups(tenant_id, replace(wanted, skip=0, size=1), members=False)
+            return [], total
         return [_group(row) for row in rows], _total(rows)
 
     async def add_group(self, tenant_id: UUID, group: ScimGroup) -> bool:

@@ -26,6 +26,18 @@ SELECT
 FROM api_token AS token JOIN user_account AS person USING (tenant_id, user_id) JOIN tenant USING (tenant_id)
 WHERE token.api_token_id = %(api_token_id)s::uuid;
 
+-- name: user_standing
+-- How a user and their tenant stand, and what the user's roles give.
+SELECT
+    person.tenant_id, person.user_id, true AS holds, person.status, tenant.status AS tenant_status,
+    ARRAY(
+        SELECT role.permissions
+        FROM role JOIN user_role USING (tenant_id, role_id)
+        WHERE user_role.tenant_id = person.tenant_id AND user_role.user_id = person.user_id
+    ) AS permissions
+FROM user_account AS person JOIN tenant USING (tenant_id)
+WHERE person.tenant_id = %(tenant_id)s::uuid AND person.user_id = %(user_id)s::uuid;
+
 -- name: add_sign_in
 -- Begin a sign-in.
 INSERT INTO sign_in (

@@ -7,7 +7,8 @@ from uuid import UUID
 from services.identity.api_token import ApiToken, ApiTokenNotFound
 from services.identity.attempts import FORGET_AFTER
 from services.identity.device import Device, DeviceState
-from services.identity.people_store import NO_REQUEST, PeopleStore, Request, refuse_reuse
+from services.identity.people_store import PeopleStore
+from services.identity.role_store import NO_REQUEST, Request, refuse_reuse
 from services.identity.sign_in import Origin, RefreshToken, SignIn
 from services.identity.standing import Standing
 from services.identity.user import User
@@ -31,6 +32,11 @@ class SignInStore(PeopleStore):
             {name: value for name, value in row.items() if name not in Standing.COLUMNS or name in _SHARED}
         )
         return Standing.read(api_token_id, row), token
+
+    async def user_standing(self, tenant_id: UUID, user_id: UUID) -> Standing | None:
+        """How a user stands, whatever they would come with."""
+        row = await self._tx.one("user_standing", tenant_id=tenant_id, user_id=user_id)
+        return Standing.read(user_id, row) if row else None
 
     async def add_sign_in(self, sign_in: SignIn, origin: Origin) -> None:
         """Begin a sign-in."""

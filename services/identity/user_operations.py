@@ -6,9 +6,9 @@ from uuid import UUID
 
 from services.identity.granting import Granter
 from services.identity.passwords import Passwords, refuse_weak
-from services.identity.people_store import Request
 from services.identity.role import OWNER, Role
 from services.identity.role_operations import request_digest
+from services.identity.role_store import Request
 from services.identity.store import Store, StoreTransaction
 from services.identity.user import User, UserInvalid, UserStatus
 from services.kit.caller import Caller

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -147,9 +146,7 @@ class QueueHandler(queue_service_pb2_grpc.QueueServiceServicer):
     async def PutSchedule(
         self, request: queue_service_pb2.PutScheduleRequest, context: Context
     ) -> queue_service_pb2.PutScheduleResponse:
-        schedule = await operations.put_schedule(
-            self._store, mapping.schedule_from_proto(request.schedule, datetime.now(UTC))
-        )
+        schedule = await operations.put_schedule(self._store, mapping.schedule_from_proto(request.schedule))
         return queue_service_pb2.PutScheduleResponse(schedule=mapping.schedule_to_proto(schedule))
 
     async def ListSchedules(

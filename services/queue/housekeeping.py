@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from services.kit.errors import ServiceUnavailable
 from services.kit.telemetry import log
@@ -141,7 +141,7 @@ class Housekeeping:
                 await self._enqueuer.enqueue(schedule.job())
             except IdempotencyKeyReused:
                 log().info("schedule was changed after its tick", name=schedule.name)
-            await operations.advance_schedule(self._store, schedule, datetime.now(UTC))
+            await operations.advance_schedule(self._store, schedule)
 
     async def _count(self) -> None:
         started = time.perf_counter()

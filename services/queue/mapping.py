@@ -25,7 +25,7 @@ from services.queue.job import (
 )
 from services.queue.operations import LEASE_DURATION
 from services.queue.pace import TenantShare
-from services.queue.schedule import Schedule
+from services.queue.schedule import NOT_YET, Schedule
 from services.queue.work_session import Ended, Leased, Settled, WorkSession
 
 STATE_TO_PROTO: dict[JobState, job_pb2.JobState.ValueType] = {
@@ -128,8 +128,8 @@ def stats_to_proto(stats: KindStats) -> stats_pb2.QueueStats:
     return found
 
 
-def schedule_from_proto(schedule: schedule_pb2.Schedule, now: datetime) -> Schedule:
-    """The schedule that a request asks for, with its next tick."""
+def schedule_from_proto(schedule: schedule_pb2.Schedule) -> Schedule:
+    """The schedule that a request asks for. Its next tick is not known yet."""
     return Schedule(
         tenant_id=UUID(schedule.tenant_id),
         name=schedule.name,
@@ -138,8 +138,8 @@ def schedule_from_proto(schedule: schedule_pb2.Schedule, now: datetime) -> Sched
         kind=schedule.kind,
         key=_text("schedule.key", schedule.key),
         payload=schedule.payload,
-        next_time=now,
-    ).after(now)
+        next_time=NOT_YET,
+    )
 
 
 def schedule_to_proto(schedule: Schedule) -> schedule_pb2.Schedule:

@@ -458,6 +458,10 @@ ORDER BY name LIMIT %(count)s::integer;
 -- Remove a schedule.
 DELETE FROM schedule WHERE tenant_id = %(tenant_id)s::uuid AND name = %(called)s::text;
 
+-- name: clock
+-- Read the clock by which everything here is due: that of the database, whatever a process takes the time to be.
+SELECT clock_timestamp() AS now;
+
 -- name: due_schedules
 -- Read the schedules with a tick that has come.
 SELECT tenant_id, name, cron, time_zone, kind, key, payload, next_time FROM schedule

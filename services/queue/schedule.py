@@ -15,6 +15,8 @@ from cronsim import CronSim, CronSimError
 from services.queue.job import InvalidJob, NewJob
 
 FIELDS = 5
+NOT_YET = datetime(1970, 1, 1, tzinfo=UTC)
+"""The next tick of a schedule for which nobody has looked at the clock."""
 
 
 @dataclass(frozen=True, slots=True)

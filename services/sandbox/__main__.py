@@ -49,11 +49,12 @@ async def serve_sandbox(settings: SandboxSettings, stop: asyncio.Event) -> None:
             handler = SandboxHandler(store, fleet, settings.patience(), forgetting)
             sandbox_service_pb2_grpc.add_SandboxServiceServicer_to_server(handler, server)
 
-        background = [
-            asyncio.create_task(fleet.sweep_for_ever()),
-            asyncio.create_task(forgetting.run()),
-            asyncio.create_task(_end_with(stop, fleet)),
-        ]
+        with as_system():  # each loop keeps the scope in which it begins
+            background = [
+                asyncio.create_task(fleet.sweep_for_ever()),
+                asyncio.create_task(forgetting.run()),
+                asyncio.create_task(_end_with(stop, fleet)),
+            ]
         try:
             with telling(settings.metrics_at("sandbox")):
                 await serve(settings.address("sandbox"), SERVICES, register, identity=identity, stop=stop)

@@ -40,11 +40,27 @@ class AgentError(_Shape):
     data: Annotated[ErrorData, BeforeValidator(_or_empty)] = Field(default_factory=lambda: ErrorData.model_validate({}))
 
 
+class Rule(_Shape):
+    """What an agent may do: which permission, with what, and whether it is `allow`, `ask` or `deny`."""
+
+    permission: str
+    pattern: str
+    action: str
+
+
+class AgentInfo(_Shape):
+    """An agent of the bundle."""
+
+    name: str
+    permission: list[Rule] = []
+
+
 class SessionInfo(_Shape):
     """A session; one with a parent is a sub-agent's."""
 
     id: str
     parent_id: str | None = Field(None, alias="parentID")
+    permission: list[Rule] | None = None
 
 
 class Status(_Shape):

@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from services.kit import telemetry
-from services.kit.errors import DomainError
+from services.kit.errors import DomainError, PermissionDenied
 from services.sandbox import agent_events as said_by
 from services.sandbox import failures
 from services.sandbox.agent_events import AgentEvent
 from services.sandbox.agent_ids import message_id, said_message_id
+from services.sandbox.ceiling import EVERYTHING, Ceiling
 from services.sandbox.event import (
     Aborted,
     Completed,
@@ -149,10 +150,11 @@ class TurnDriver:
         """Whether nothing that is said now can be part of the turn."""
         return self._run.ended or self._closing or self._abort_time is not None or self._idle_time is not None
 
-    async def reply(self, permission_id: str, reply: Reply, message: str) -> None:
+    async def reply(self, permission_id: str, reply: Reply, message: str, ceiling: Ceiling = EVERYTHING) -> None:
         """Answer a permission. The same answer twice is the same as once.
 
         Raises:
+            PermissionDenied: It would allow what the user may not use now, or when the turn began.
             PermissionNotFound: The turn does not wait for it.
             PermissionTimeout: It did, for too long.
         """
@@ -161,8 +163,20 @@ class TurnDriver:
                 return
             if self._run.ended or permission_id not in self._translator.pending_permissions:
                 raise self._run.no_such_permission(permission_id)
+            if reply is not Reply.REJECT:
+                self._check(permission_id, ceiling)
             await self._answer(permission_id, reply, message)
             self._run.replies[permission_id] = reply
+
+    def _check(self, permission_id: str, ceiling: Ceiling) -> None:
+        """Refuse to allow what is above a ceiling."""
+        for tool in sorted(self._translator.needed_for(permission_id)):
+            if not (ceiling.permits(tool) and self._run.turn.ceiling.permits(tool)):
+                raise PermissionDenied(
+                    "your roles do not allow this tool; refuse it, or ask an administrator for a role that has it",
+                    permission="tools.allowed",
+                    tool=tool,
+                )
 
     async def _turn(self) -> Terminal:
         with self._hub.feed(self._session_id) as feed:

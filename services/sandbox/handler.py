@@ -79,5 +79,6 @@ class SandboxHandler(sandbox_service_pb2_grpc.SandboxServiceServicer):
             request.permission_id,
             mapping.reply_from_proto(request.reply),
             request.message,
+            mapping.ceiling_from_proto(request.tools),
         )
         return pb.ReplyPermissionResponse()

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from services.kit import telemetry
+from services.sandbox.ceiling import Ceiling
 from services.sandbox.driver import Process
 from services.sandbox.driving import LOST, TurnDriver
 from services.sandbox.hub import Hub
@@ -36,6 +37,8 @@ class Live:
     hub: Hub
     # The agent's names of our sessions, as far as it was asked; each is asked for by one task.
     sessions: dict[UUID, asyncio.Task[str]] = field(default_factory=dict)
+    # The ceiling and the agent under which each of the agent's sessions is held, and the switches that say so.
+    ceilings: dict[str, tuple[Ceiling, str, Mapping[str, bool]]] = field(default_factory=dict)
     last_used: float = field(default_factory=time.monotonic)
     active: dict[UUID, Active] = field(default_factory=dict)
     ended: asyncio.Event = field(default_factory=asyncio.Event)

@@ -12,10 +12,12 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from orginabox.errors.v1 import error_reason_pb2
 from orginabox.sandbox.v1 import sandbox_pb2, sandbox_service_pb2
+from orginabox.turn.v1 import tool_ceiling_pb2
 from orginabox.turn.v1 import turn_event_pb2 as turn_pb
 
 from services.kit import telemetry
 from services.sandbox import event as events
+from services.sandbox.ceiling import Ceiling
 from services.sandbox.event import Event, Reply
 from services.sandbox.run import Model, Numbered, Turn
 from services.sandbox.sandbox import Sandbox, SandboxState
@@ -56,7 +58,13 @@ def turn_from_proto(request: sandbox_service_pb2.RunTurnRequest) -> Turn:
         session_id=UUID(request.session_id),
         text=request.text,
         model=model,
+        ceiling=ceiling_from_proto(request.tools),
     )
+
+
+def ceiling_from_proto(tools: tool_ceiling_pb2.ToolCeiling) -> Ceiling:
+    """What an agent may use at most."""
+    return Ceiling(frozenset(tools.allowed), frozenset(tools.denied))
 
 
 def reply_from_proto(reply: turn_pb.PermissionReply.ValueType) -> Reply:

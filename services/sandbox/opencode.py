@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from services.sandbox.agent_events import AgentEvent, Message, PermissionRequested, SessionInfo, each, parse_event
+from services.sandbox.agent_events import (
+    AgentEvent,
+    AgentInfo,
+    Message,
+    PermissionRequested,
+    Rule,
+    SessionInfo,
+    each,
+    parse_event,
+)
 from services.sandbox.agent_ids import part_id
 from services.sandbox.event import Reply
 from services.sandbox.run import Model
@@ -21,6 +30,7 @@ USER_NAME = "opencode"
 _TIMEOUT = httpx.Timeout(30, connect=5)
 _LINE_LIMIT = 16 * 2**20
 _MESSAGE_PAGE = 100
+ModelT = TypeVar("ModelT", bound=BaseModel)
 ShapeT = TypeVar("ShapeT", list[Any], dict[str, Any])
 
 
@@ -54,11 +64,7 @@ class Opencode:
 
     async def create_session(self, title: str) -> str:
         """Make a session. It has a title so that no model is asked for one."""
-        answer = await self._post("/session", {"title": title})
-        try:
-            return SessionInfo.model_validate_json(answer).id
-        except ValidationError as error:
-            raise AgentUnreadable("the agent made a session without a name") from error
+        return _read_as(SessionInfo, await self._post("/session", {"title": title})).id
 
     async def has_session(self, session_id: str) -> bool:
         """Whether the server still knows a session. It answers 500 for one that it does not."""
@@ -78,13 +84,40 @@ class Opencode:
             if not error.status or await self.has_session(session_id):
                 raise
 
-    async def prompt(self, session_id: str, message_id: str, text: str, model: Model, agent: str) -> None:
+    async def session(self, session_id: str) -> SessionInfo:
+        """A session."""
+        return _read_as(SessionInfo, await self._call("GET", f"/session/{session_id}"))
+
+    async def children(self, session_id: str) -> Sequence[SessionInfo]:
+        """The sessions of the sub-agents of a session."""
+        return each(SessionInfo, _read(list, await self._call("GET", f"/session/{session_id}/children")))
+
+    async def add_rules(self, session_id: str, rules: Sequence[Rule]) -> None:
+        """Add rules to those of a session. The last one that fits counts."""
+        body = {"permission": [rule.model_dump() for rule in rules]}
+        await self._call("PATCH", f"/session/{session_id}", body)
+
+    async def agent_rules(self, name: str) -> Sequence[Rule]:
+        """The rules of an agent."""
+        agents = each(AgentInfo, _read(list, await self._call("GET", "/agent")))
+        return next((agent.permission for agent in agents if agent.name == name), ())
+
+    async def prompt(
+        self,
+        session_id: str,
+        message_id: str,
+        text: str,
+        model: Model,
+        agent: str,
+        switches: Mapping[str, bool] | None = None,
+    ) -> None:
         """Say something in a session, whether something runs in it or not. Saying it again changes nothing.
 
         The server takes it on trust: whatever goes wrong comes as an event. While something runs, the agent reads it
         with its next model call.
 
-        The model is named every time: opencode keeps the last one for the session.
+        The model is named every time: opencode keeps the last one for the session. Switches of tools replace all
+        rules of the session, and stay; without any the rules stay as they are.
         """
         body: dict[str, Any] = {
             "messageID": message_id,
@@ -93,6 +126,8 @@ class Opencode:
         }
         if agent:
             body["agent"] = agent
+        if switches:
+            body["tools"] = dict(switches)
         await self._post(f"/session/{session_id}/prompt_async", body)
 
     async def abort(self, session_id: str) -> None:
@@ -146,6 +181,14 @@ class Opencode:
         if response.is_error:
             raise OpencodeError(f"{method} was refused by the agent", response.status_code)
         return response.content
+
+
+def _read_as(shape: type[ModelT], answer: bytes) -> ModelT:
+    """An answer of a shape of ours."""
+    try:
+        return shape.model_validate_json(answer)
+    except ValidationError as error:
+        raise AgentUnreadable("the agent answered JSON of another shape") from error
 
 
 def _read(shape: type[ShapeT], answer: bytes) -> ShapeT:

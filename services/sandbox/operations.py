@@ -5,9 +5,11 @@ from uuid import UUID
 
 from services.kit.errors import ServiceUnavailable
 from services.sandbox.agent_sessions import agent_session, prepare_session
+from services.sandbox.ceiling import Ceiling
 from services.sandbox.driving import TurnDriver
 from services.sandbox.event import Failed, Reply, Started
 from services.sandbox.fleet import Fleet
+from services.sandbox.imposing import impose
 from services.sandbox.live import Live
 from services.sandbox.opencode import OpencodeError
 from services.sandbox.patience import Patience
@@ -85,8 +87,13 @@ async def steer_turn(fleet: Fleet, turn_id: UUID, request_id: UUID, text: str) -
     await driver.steer(request_id, text)
 
 
-async def reply_permission(fleet: Fleet, turn_id: UUID, permission_id: str, reply: Reply, message: str) -> None:
-    """Answer a permission that a run waits for. Who asks again because the answer was lost gets the same."""
+async def reply_permission(
+    fleet: Fleet, turn_id: UUID, permission_id: str, reply: Reply, message: str, ceiling: Ceiling
+) -> None:
+    """Answer a permission that a run waits for. Who asks again because the answer was lost gets the same.
+
+    What the user may not use by now, or could not when the turn began, no answer allows.
+    """
     run = _run(fleet, turn_id)
     if run.replies.get(permission_id) is reply:
         return
@@ -94,7 +101,7 @@ async def reply_permission(fleet: Fleet, turn_id: UUID, permission_id: str, repl
     if driver is None:
         raise run.no_such_permission(permission_id)
     try:
-        await driver.reply(permission_id, reply, message)
+        await driver.reply(permission_id, reply, message, ceiling)
     except OpencodeError as error:
         # It may have died this moment; then the turn ends, and a next try is told so.
         raise ServiceUnavailable(
@@ -138,13 +145,15 @@ async def _drive(store: Store, fleet: Fleet, live: Live, patience: Patience, run
         raise RuntimeNotApplied("the applied runtime has no model; add a provider and apply: oiab provider add")
     known = live.bundle.has(model)
     session = await agent_session(store, live, turn.session_id) if known else ""
+    agent_name = live.bundle.agent_for(model)
+    switches = await impose(live, session, agent_name, turn.ceiling) if known else {}
     # The last thing that can go wrong: from here on the turn has run, and ends with an event of its own.
     await _note_beginning(store, fleet, turn)
     run.append(Started(model.provider_id, model.model_id))
     if not known:
         run.append(_UNKNOWN_MODEL)
         return
-    voice = Voice(live.agent, session, model, live.bundle.agent_for(model))
+    voice = Voice(live.agent, session, model, agent_name, switches)
     live.start(run, TurnDriver(run, voice, live.hub, patience))
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from services.kit.errors import DomainError, Kind
 from services.sandbox.bounds import bounded
+from services.sandbox.ceiling import Ceiling
 from services.sandbox.event import (
     Aborted,
     Completed,
@@ -85,6 +86,7 @@ class Turn:
     session_id: UUID
     text: str = field(repr=False)
     model: Model | None = None
+    ceiling: Ceiling = field(default_factory=Ceiling)
 
 
 @dataclass(frozen=True)

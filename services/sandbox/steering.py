@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from services.kit import telemetry
 from services.kit.errors import ServiceUnavailable
@@ -26,10 +26,11 @@ class Voice:
     session_id: str
     model: Model
     agent_name: str
+    switches: Mapping[str, bool] = field(default_factory=dict)
 
     async def say(self, message_id: str, text: str) -> None:
         """Say something in the session."""
-        await self.agent.prompt(self.session_id, message_id, text, self.model, self.agent_name)
+        await self.agent.prompt(self.session_id, message_id, text, self.model, self.agent_name, self.switches)
 
 
 @dataclass

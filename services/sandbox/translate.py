@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from services.sandbox import agent_events as said_by
 from services.sandbox import event as events
 from services.sandbox.agent_values import INT32, pieces, short, time_of, whole
+from services.sandbox.ceiling import NO_TOOLS
 from services.sandbox.event import Event, Reply
 from services.sandbox.failures import retry_message
 from services.sandbox.tool_calls import (
@@ -43,6 +44,7 @@ class _Text:
 class _Tool:
     """A tool call: what of it was told."""
 
+    name: str
     output: str = ""
     started: bool = False
     ended: bool = False
@@ -73,6 +75,7 @@ class Translator:
         self._permissions: dict[str, bool] = {}
         # The calls that wait for them, and those that waited for too long.
         self._permission_calls: dict[str, str] = {}
+        self._permission_names: dict[str, str] = {}
         self._expired_calls: set[str] = set()
         # Permissions by the call that waits for them and is not told yet.
         self._held: dict[str, events.PermissionAsked] = {}
@@ -90,6 +93,12 @@ class Translator:
     def pending_permissions(self) -> list[str]:
         """The permissions that the agent waits for."""
         return [permission for permission, waits in self._permissions.items() if waits]
+
+    def needed_for(self, permission_id: str) -> set[str]:
+        """What has to be allowed for a permission to be given: what it is of, and the tool that asks for it."""
+        tool = self._tools.get(self._permission_calls.get(permission_id, ""))
+        names = {self._permission_names.get(permission_id, ""), tool.name if tool else ""}
+        return names - {"", *NO_TOOLS}
 
     def owns(self, message_id: str) -> bool:
         """Whether a message is one that the agent wrote in this turn."""
@@ -259,7 +268,7 @@ class Translator:
             yield from pieces(text.delta, said.part_id, said.delta)
 
     def _tool(self, part: said_by.Part, state: said_by.ToolState) -> Iterator[Event]:
-        tool = self._tools.setdefault(part.id, _Tool())
+        tool = self._tools.setdefault(part.id, _Tool(part.tool))
         self._calls[part.message_id, part.call_id] = part.id
         self.retrying = False
         if tool.ended or state.status == "pending":
@@ -289,6 +298,7 @@ class Translator:
         self._permissions[said.id] = True
         call_id = self._calls.get((said.tool.message_id, said.tool.call_id), "") if said.tool else ""
         self._permission_calls[said.id] = call_id
+        self._permission_names[said.id] = said.permission
         diff = said.metadata.get("diff")
         asked = events.PermissionAsked(
             permission_id=said.id,

@@ -93,6 +93,7 @@ class TurnRun:
         """Run a turn to its end, and tell how it left this worker."""
         failures = 0
         kept = _Kept()
+        turn = lease
         while True:
             reached = -1
             try:
@@ -107,6 +108,8 @@ class TurnRun:
                 reason = reason_of(error)
                 if reason in {"LEASE_LOST", "TURN_NOT_FOUND", "TURN_ENDED"}:
                     telemetry.log().info("turn is not ours any more", turn_id=lease.turn_id, reason=reason)
+                    if reason == "TURN_ENDED":
+                        await self._stop(turn)  # whoever ended it may have come before there was a run to stop
                     return "elsewhere"
                 if failures > MOST_FAILURES or (error.code() not in _PASSING and reason != "SEQUENCE_GAP"):
                     raise
@@ -166,6 +169,7 @@ class TurnRun:
             text=opened.text,
             model=opened.model if opened.HasField("model") else None,
             after_sequence=after,
+            tools=opened.tools,
         )
         try:
             async for answer in self._sandboxes.RunTurn(request):

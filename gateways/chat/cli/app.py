@@ -15,6 +15,7 @@ from gateways.chat.cli import (
     runtime,
     session,
     signin,
+    sso,
     tenant,
     token,
     user,
@@ -62,6 +63,7 @@ def build() -> typer.Typer:
     app.add_typer(role.app, name="role")
     app.add_typer(token.app, name="token")
     app.add_typer(tenant.app, name="tenant")
+    app.add_typer(sso.app, name="sso")
     app.add_typer(provider.app, name="provider")
     app.add_typer(runtime.app, name="runtime")
     app.add_typer(jobs.app, name="jobs")

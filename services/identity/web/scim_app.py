@@ -1,7 +1,8 @@
 """SCIM 2.0 (RFC 7644): a directory brings the users and groups of its tenant."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,6 @@ from scim2_models import (
     Bulk,
     ChangePassword,
     Context,
-    Error,
     ETag,
     Filter,
     InvalidSyntaxException,
@@ -34,23 +34,24 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.identity import scim_operations as operations
-from services.identity.scim import LONGEST_PAGE, PAGE, ScimQuery, ScimTokenInvalid
+from services.identity.scim import LONGEST_PAGE, PAGE, ScimQuery, ScimTokenInvalid, ScimUser
 from services.identity.scim_operations import Bringer
 from services.identity.store import Store
 from services.identity.web import scim_mapping as mapping
 from services.identity.web.door import origin_of
-from services.identity.web.refusals import STATUSES, RequestTooLarge
 from services.identity.web.scim_mapping import TOLERANT, Group, User
-from services.kit import telemetry
-from services.kit.errors import DomainError, Kind
+from services.identity.web.scim_refusals import on_fault, on_http, on_invalid, on_refusal, on_scim, scim_json
+from services.kit.errors import DomainError
 from services.kit.tenancy import as_tenant
 
-MEDIA_TYPE = "application/scim+json"
-CREATED, UNAUTHORIZED = 201, 401
+CREATED = 201
 USER_FILTERS = {"userName": "name", "externalId": "external_id", "id": "id", "emails.value": "email", "emails": "email"}
 GROUP_FILTERS = {"displayName": "name", "externalId": "external_id", "id": "id"}
-_TYPES = {Kind.ALREADY_EXISTS: "uniqueness", Kind.INVALID_ARGUMENT: "invalidValue"}
 
+FOREIGN = "foreign"
+Names = Mapping[str, str]
+NONE: Names = {}
+Search = SearchRequest[Any]
 Answer = Callable[[Request, Bringer], Awaitable[Response]]
 
 
@@ -65,14 +66,17 @@ def scim_app(store: Store, base: str) -> Starlette:
     told = scim.told
     return Starlette(
         routes=[
+            Route("/.search", told(scim.search), methods=["POST"]),
             Route("/Users", told(scim.list_users), methods=["GET"]),
             Route("/Users", told(scim.create_user), methods=["POST"]),
+            Route("/Users/.search", told(scim.list_users), methods=["POST"]),
             Route("/Users/{id}", told(scim.get_user), methods=["GET"]),
             Route("/Users/{id}", told(scim.replace_user), methods=["PUT"]),
             Route("/Users/{id}", told(scim.patch_user), methods=["PATCH"]),
             Route("/Users/{id}", told(scim.delete_user), methods=["DELETE"]),
             Route("/Groups", told(scim.list_groups), methods=["GET"]),
             Route("/Groups", told(scim.create_group), methods=["POST"]),
+            Route("/Groups/.search", told(scim.list_groups), methods=["POST"]),
             Route("/Groups/{id}", told(scim.get_group), methods=["GET"]),
             Route("/Groups/{id}", told(scim.replace_group), methods=["PUT"]),
             Route("/Groups/{id}", told(scim.patch_group), methods=["PATCH"]),
@@ -84,11 +88,11 @@ def scim_app(store: Store, base: str) -> Starlette:
             Route("/Schemas/{id}", told(scim.schemas), methods=["GET"]),
         ],
         exception_handlers={
-            SCIMException: _on_scim,
-            ValidationError: _on_invalid,
-            DomainError: _on_refusal,
-            HTTPException: _on_http,
-            Exception: _on_fault,
+            SCIMException: on_scim,
+            ValidationError: on_invalid,
+            DomainError: on_refusal,
+            HTTPException: on_http,
+            Exception: on_fault,
         },
     )
 
@@ -113,18 +117,25 @@ class Scim:
 
         return endpoint
 
+    async def search(self, request: Request, by: Bringer) -> Response:
+        """A page of users and, after them, groups. An attribute that a kind has not is true of none of that kind."""
+        search = await _asked(request)
+        users = await self._users(by, search, foreign=GROUP_FILTERS)
+        start = max(1, search.start_index or 1)
+        rest = search.model_copy(update={"start_index": max(1, start - users[1])})
+        left = (PAGE if search.count is None else search.count) - len(users[0])
+        groups = await self._groups(by, rest.model_copy(update={"count": max(0, left)}), foreign=USER_FILTERS)
+        return self._page([*users[0], *groups[0]], users[1] + groups[1], search, User | Group)
+
     async def list_users(self, request: Request, by: Bringer) -> Response:
         """A page of users."""
-        search = _search(request)
-        asked = mapping.query_of(search.filter, USER_FILTERS)
-        if (wanted := _query(search, asked)) is None:
-            return self._page([], 0, search, User)
-        found, total = await operations.users(self._store, by, wanted)
-        return self._page([mapping.user_to_scim(each, self._base) for each in found], total, search, User)
+        search = await _asked(request)
+        found, total = await self._users(by, search)
+        return self._page(found, total, search, User)
 
     async def create_user(self, request: Request, by: Bringer) -> Response:
         """Add a user."""
-        said = mapping.plain_user(await _body(request))
+        said = mapping.whole_user(await _body(request))
         wanted = User.model_validate(said, scim_ctx=Context.RESOURCE_CREATION_REQUEST, scim_policy=TOLERANT)
         made = await operations.create_user(self._store, by, mapping.user_from_scim(wanted, UUID(int=0)))
         return self._one(request, mapping.user_to_scim(made, self._base), CREATED)
@@ -136,11 +147,17 @@ class Scim:
 
     async def replace_user(self, request: Request, by: Bringer) -> Response:
         """Say anew what a user is."""
-        said = mapping.plain_user(await _body(request))
-        wanted = User.model_validate(said, scim_ctx=Context.RESOURCE_REPLACEMENT_REQUEST, scim_policy=TOLERANT)
-        changed = await operations.change_user(
-            self._store, by, _id(request), lambda found: mapping.user_from_scim(wanted, found.user_id)
+        said = await _body(request)
+        wanted = User.model_validate(
+            mapping.whole_user(said), scim_ctx=Context.RESOURCE_REPLACEMENT_REQUEST, scim_policy=TOLERANT
         )
+
+        def change(found: ScimUser) -> ScimUser:
+            after = mapping.user_from_scim(wanted, found.user_id)
+            # Who was turned off is not turned on by a program that does not speak of it.
+            return after if mapping.says_active(said) else replace(after, active=found.active)
+
+        changed = await operations.change_user(self._store, by, _id(request), change)
         return self._one(request, mapping.user_to_scim(changed, self._base))
 
     async def patch_user(self, request: Request, by: Bringer) -> Response:
@@ -158,13 +175,9 @@ class Scim:
 
     async def list_groups(self, request: Request, by: Bringer) -> Response:
         """A page of groups."""
-        search = _search(request)
-        asked = mapping.query_of(search.filter, GROUP_FILTERS)
-        if (wanted := _query(search, asked)) is None:
-            return self._page([], 0, search, Group)
-        members = "members" not in {str(path).lower() for path in search.excluded_attributes or ()}
-        found, total = await operations.groups(self._store, by, wanted, members=members)
-        return self._page([mapping.group_to_scim(each, self._base) for each in found], total, search, Group)
+        search = await _asked(request)
+        found, total = await self._groups(by, search)
+        return self._page(found, total, search, Group)
 
     async def create_group(self, request: Request, by: Bringer) -> Response:
         """Add a group."""
@@ -221,7 +234,7 @@ class Scim:
             ],
             meta=_described("ServiceProviderConfig", f"{self._base}/ServiceProviderConfig"),
         )
-        return _json(found.model_dump(scim_ctx=Context.RESOURCE_QUERY_RESPONSE))
+        return scim_json(found.model_dump(scim_ctx=Context.RESOURCE_QUERY_RESPONSE))
 
     async def resource_types(self, request: Request, _: Bringer) -> Response:
         """What it keeps."""
@@ -237,6 +250,17 @@ class Scim:
             each.meta = _described("Schema", f"{self._base}/Schemas/{each.id}")
         return self._described(request, found, Schema)
 
+    async def _users(self, by: Bringer, search: Search, foreign: Names = NONE) -> tuple[list[User], int]:
+        wanted = _query(search, USER_FILTERS, foreign)
+        found, total = await operations.users(self._store, by, wanted) if wanted else ([], 0)
+        return [mapping.user_to_scim(each, self._base) for each in found], total
+
+    async def _groups(self, by: Bringer, search: Search, foreign: Names = NONE) -> tuple[list[Group], int]:
+        wanted = _query(search, GROUP_FILTERS, foreign)
+        members = "members" not in {str(path).lower() for path in search.excluded_attributes or ()}
+        found, total = await operations.groups(self._store, by, wanted, members=members) if wanted else ([], 0)
+        return [mapping.group_to_scim(each, self._base) for each in found], total
+
     def _described(self, request: Request, found: list[Any], kind: type[Resource[Any]]) -> Response:
         if "filter" in request.query_params:
             raise HTTPException(403)
@@ -244,31 +268,25 @@ class Scim:
             one = next((each for each in found if str(each.id) == named), None)
             if one is None:
                 raise HTTPException(404)
-            return _json(one.model_dump(scim_ctx=Context.RESOURCE_QUERY_RESPONSE))
+            return scim_json(one.model_dump(scim_ctx=Context.RESOURCE_QUERY_RESPONSE))
         listed = ListResponse[kind](  # type: ignore[valid-type]
             total_results=len(found), start_index=1, items_per_page=len(found), resources=found
         )
-        return _json(listed.model_dump(scim_ctx=Context.RESOURCE_QUERY_RESPONSE))
+        return scim_json(listed.model_dump(scim_ctx=Context.RESOURCE_QUERY_RESPONSE))
 
     def _one(self, request: Request, found: Resource[Any], status: int = 200) -> Response:
         context = Context.RESOURCE_CREATION_RESPONSE if status == CREATED else Context.RESOURCE_QUERY_RESPONSE
         search = _search(request)
-        body = found.model_dump(
-            scim_ctx=context, attributes=search.attributes, excluded_attributes=search.excluded_attributes
-        )
+        body = found.model_dump(scim_ctx=context, response_parameters=search)
         location = str(found.meta.location) if found.meta else ""
-        return _json(body, status, {"location": location} if status == CREATED else {})
+        return scim_json(body, status, {"location": location} if status == CREATED else {})
 
-    def _page(self, found: list[Any], total: int, search: SearchRequest[Any], kind: type[Resource[Any]]) -> Response:
-        listed = ListResponse[kind](  # type: ignore[valid-type]
+    def _page(self, found: list[Any], total: int, search: Search, kind: Any) -> Response:
+        listed = ListResponse[kind](
             total_results=total, start_index=search.start_index or 1, items_per_page=len(found), resources=found
         )
-        body = listed.model_dump(
-            scim_ctx=Context.RESOURCE_QUERY_RESPONSE,
-            attributes=search.attributes,
-            excluded_attributes=search.excluded_attributes,
-        )
-        return _json(body)
+        body = listed.model_dump(scim_ctx=Context.RESOURCE_QUERY_RESPONSE, response_parameters=search)
+        return scim_json(body)
 
 
 def _search(request: Request) -> SearchRequest[Any]:
@@ -280,8 +298,21 @@ def _search(request: Request) -> SearchRequest[Any]:
     return SearchRequest[Any].model_validate(said, scim_policy=TOLERANT)
 
 
-def _query(search: SearchRequest[Any], asked: dict[str, Any]) -> ScimQuery | None:
+async def _asked(request: Request) -> SearchRequest[Any]:
+    """What is searched for, by the address or, where that would be too long, by the body."""
+    if request.method == "GET":
+        return _search(request)
+    return SearchRequest[Any].model_validate(
+        await _body(request), scim_ctx=Context.SEARCH_REQUEST, scim_policy=TOLERANT
+    )
+
+
+def _query(search: Search, names: Names, foreign: Names = NONE) -> ScimQuery | None:
     """What is asked for. None: nothing that can be."""
+    others = {name: FOREIGN for name in foreign if name not in names}
+    asked = mapping.query_of(search.filter, {**names, **others})
+    if FOREIGN in asked:
+        return None
     if "id" in asked:
         try:
             asked["id"] = UUID(asked["id"])
@@ -301,6 +332,7 @@ def _patch(kind: type[Resource[Any]], said: Any) -> Any:
 async def _body(request: Request) -> Any:
     try:
         found = json.loads(await request.body())
+        json.dumps(found, ensure_ascii=False).encode()  # halves of characters are no text, though JSON can name them
     except (ValueError, RecursionError):
         raise InvalidSyntaxException(detail="the body is no JSON") from None
     if not isinstance(found, dict):
@@ -317,44 +349,3 @@ def _id(request: Request) -> UUID:
 
 def _described(kind: str, location: str) -> Meta:
     return Meta(resource_type=kind, location=location)
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(json.dumps(body), status, headers, MEDIA_TYPE)
-
-
-def _error(status: int, detail: str, scim_type: str = "") -> Response:
-    body = Error(status=status, detail=detail, scim_type=scim_type or None).model_dump()
-    headers = {"www-authenticate": "Bearer"} if status == UNAUTHORIZED else {}
-    return _json(body, status, headers)
-
-
-async def _on_scim(_: Request, error: Exception) -> Response:
-    assert isinstance(error, SCIMException)  # noqa: S101 - it is registered for these
-    return _error(error.status, str(error), error.scim_type)
-
-
-async def _on_invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ValidationError)  # noqa: S101 - the same
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    kind = str(first["type"])
-    where = ".".join(str(part) for part in first["loc"])
-    scim_type = kind.removeprefix("scim_") if kind.startswith("scim_") and kind != "scim_error" else "invalidValue"
-    return _error(400, f"{where}: {first['msg']}" if where else first["msg"], scim_type)
-
-
-async def _on_refusal(_: Request, error: Exception) -> Response:
-    assert isinstance(error, DomainError)  # noqa: S101 - the same
-    status = 413 if isinstance(error, RequestTooLarge) else int(STATUSES[error.kind])
-    return _error(status, error.message, _TYPES.get(error.kind, ""))
-
-
-async def _on_http(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - the same
-    details = {403: "this cannot be filtered", 404: "there is no such resource", 405: "this cannot be done here"}
-    return _error(error.status_code, details.get(error.status_code, "the request cannot be read"))
-
-
-async def _on_fault(request: Request, error: Exception) -> Response:
-    telemetry.log().error("SCIM failed", path=request.url.path, exc_info=error)
-    return _error(500, "something went wrong on our side")

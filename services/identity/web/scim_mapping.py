@@ -1,18 +1,22 @@
 """Users and groups on SCIM's wire (RFC 7643), and the dialects of Entra ID and Okta."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from uuid import UUID
 
+from pydantic import Field
 from scim2_models import (
     URN,
     CaseExact,
     ComplexAttribute,
+    ExtensibleStringEnum,
     InvalidFilterException,
     InvalidValueException,
     Meta,
     Mutability,
     PatchOp,
+    Reference,
     Required,
     Resource,
     Returned,
@@ -40,11 +44,15 @@ MOST_TERMS = 8
 
 
 class Email(ComplexAttribute):
-    """A mail address. One is kept."""
+    """A mail address. One is kept, and it is that of work."""
+
+    class Type(ExtensibleStringEnum):
+        """What it is for."""
+
+        work = "work"
 
     value: Annotated[str | None, Required.true] = None
-    type: str | None = None
-    primary: bool | None = None
+    type: Type | None = None
 
 
 class Membership(ComplexAttribute):
@@ -57,8 +65,10 @@ class Membership(ComplexAttribute):
 class Member(ComplexAttribute):
     """A user who is in a group."""
 
-    value: Annotated[str | None, Mutability.immutable, CaseExact.true, Required.true] = None
-    display: Annotated[str | None, Mutability.read_only] = None
+    value: Annotated[str | None, Mutability.immutable, CaseExact.true] = None
+    ref: Annotated[Reference["User"] | None, Mutability.immutable] = Field(
+        None, serialization_alias="$ref", validation_alias="$ref"
+    )
 
 
 class User(Resource[Any]):
@@ -69,7 +79,7 @@ class User(Resource[Any]):
     user_name: Annotated[str | None, Uniqueness.server, Required.true, Returned.always] = None
     display_name: str | None = None
     emails: list[Email] | None = None
-    active: bool | None = None
+    active: Annotated[bool | None, Required.true] = None
     groups: Annotated[list[Membership] | None, Mutability.read_only] = None
 
 
@@ -88,8 +98,8 @@ def user_to_scim(user: ScimUser, base: str) -> User:
         id=str(user.user_id),
         external_id=user.external_id or None,
         user_name=user.handle,
-        display_name=user.display_name or None,
-        emails=[Email(value=user.email, type="work", primary=True)] if user.email else None,
+        display_name=user.display_name if user.display_name != user.handle else None,
+        emails=[Email(value=user.email, type=Email.Type.work)] if user.email else None,
         active=user.active,
         groups=[Membership(value=str(each.id), display=each.name) for each in user.groups] or None,
         meta=_meta("User", f"{base}/Users/{user.user_id}", user.create_time, user.update_time),
@@ -98,12 +108,11 @@ def user_to_scim(user: ScimUser, base: str) -> User:
 
 def user_from_scim(user: User, user_id: UUID) -> ScimUser:
     """What is said of a user."""
-    mails = [each for each in user.emails or () if each.value]
-    mail = next((each for each in mails if each.primary), mails[0] if mails else None)
+    mail = next((each.value for each in user.emails or () if each.value), None)
     return ScimUser(
         user_id=user_id,
         handle=(user.user_name or "").strip().lower(),
-        email=(mail.value or "") if mail else "",
+        email=mail or "",
         display_name=(user.display_name or "").strip(),
         active=user.active is not False,
         external_id=user.external_id or "",
@@ -116,7 +125,8 @@ def group_to_scim(group: ScimGroup, base: str) -> Group:
         id=str(group.group_id),
         external_id=group.external_id or None,
         display_name=group.name,
-        members=[Member(value=str(each.id), display=each.name) for each in group.members] or None,
+        members=[Member(value=str(each.id), ref=Reference["User"](f"{base}/Users/{each.id}")) for each in group.members]
+        or None,
         meta=_meta("Group", f"{base}/Groups/{group.group_id}", group.create_time, group.update_time),
     )
 
@@ -127,7 +137,7 @@ def group_from_scim(group: Group, group_id: UUID) -> ScimGroup:
         group_id=group_id,
         name=(group.display_name or "").strip(),
         external_id=group.external_id or "",
-        members=tuple(ScimMember(_member_id(each.value)) for each in group.members or ()),
+        members=tuple(ScimMember(_member_id(each)) for each in group.members or ()),
     )
 
 
@@ -145,8 +155,25 @@ def patched_group(group: ScimGroup, patch: PatchOp[Group], base: str) -> ScimGro
     return group_from_scim(resource, group.group_id)
 
 
+def whole_user(said: Any) -> Any:
+    """What a directory says of a user, who is active unless it says otherwise."""
+    if isinstance(said, dict):
+        active = _member(said, "active")
+        said = {name: value for name, value in said.items() if name.lower() != "active"}
+        said["active"] = True if active is None else _truth(active)
+    return plain_user(said)
+
+
+def says_active(said: Any) -> bool:
+    """Whether a directory says if a user is active."""
+    return isinstance(said, dict) and _member(said, "active") is not None
+
+
 def plain_user(said: Any) -> Any:
-    """What a directory says of a user, with the name to show where we look for it."""
+    """What a directory says of a user, with the name to show where we look for it, and the first mail address first."""
+    if isinstance(said, dict) and isinstance(mails := _member(said, "emails"), list):
+        first = sorted(mails, key=lambda each: not (isinstance(each, dict) and _member(each, "primary") is True))
+        said = {name: first if name.lower() == "emails" else value for name, value in said.items()}
     if isinstance(said, dict) and not _member(said, "displayName") and isinstance(name := _member(said, "name"), dict):
         parts = [_member(name, "givenName"), _member(name, "familyName")]
         shown = _member(name, "formatted") or " ".join(part for part in parts if isinstance(part, str))
@@ -167,7 +194,7 @@ def plain_patch(said: Any) -> Any:
     return {**kept, "Operations": [each for each in found if each is not None]}
 
 
-def query_of(filters: ScimFilter[Any] | None, names: dict[str, str]) -> dict[str, Any]:
+def query_of(filters: ScimFilter[Any] | None, names: Mapping[str, str]) -> dict[str, Any]:
     """What a filter asks for, by the fields of a query.
 
     Args:
@@ -180,8 +207,9 @@ def query_of(filters: ScimFilter[Any] | None, names: dict[str, str]) -> dict[str
     if filters is None:
         return {}
     found: dict[str, Any] = {}
+    fields = {name.lower(): field for name, field in names.items()}
     for path, value in _terms(filters.ast, 0):
-        field = names.get(path.lower())
+        field = fields.get(path.lower())
         if field is None or not isinstance(value, str) or field in found:
             raise InvalidFilterException(detail=f"filter by {', '.join(names)} with eq, joined by and")
         found[field] = value
@@ -197,7 +225,7 @@ def _terms(node: FilterNode, depth: int, prefix: str = "") -> list[tuple[str, An
             return [term for each in node.terms for term in _terms(each, depth + 1, prefix)]
         case ValuePath() if depth < MOST_TERMS:
             inner = _terms(node.val_filter, depth + 1, f"{node.attr_path.attr}.")
-            return [term for term in inner if term != ("emails.type", "work")]
+            return [term for term in inner if (term[0].lower(), term[1]) != ("emails.type", "work")]
     raise InvalidFilterException(detail="only eq can be asked for, joined by and")
 
 
@@ -231,10 +259,11 @@ def _member(said: dict[str, Any], name: str) -> Any:
     return next((value for each, value in said.items() if each.lower() == name.lower()), None)
 
 
-def _member_id(value: str | None) -> UUID:
+def _member_id(member: Member) -> UUID:
+    named = member.value or str(member.ref or "").rpartition("/")[2]
     try:
-        return UUID(cast("str", value))
-    except (ValueError, TypeError, AttributeError):
+        return UUID(named)
+    except ValueError:
         raise InvalidValueException(detail="a member is named by the id of a user") from None
 
 

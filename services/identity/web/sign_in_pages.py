@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from services.identity import federation, sign_in_operations
 from services.identity.browser import CsrfRefused, cookie_in
-from services.identity.identity_provider import IdentityProviderRefused
+from services.identity.identity_provider import IdentityProviderNotFound, IdentityProviderRefused
 from services.identity.web.door import (
     LOGIN,
     Door,
@@ -92,7 +92,13 @@ class SignInPages:
         return response
 
     async def _go(self, tenant: str, named: str, redirect: str) -> Response:
-        begun = await federation.begin(self._door.federation, tenant, named, redirect)
+        try:
+            begun = await federation.begin(self._door.federation, tenant, named, redirect)
+        except IdentityProviderNotFound:
+            # What the refusal says elsewhere is for administrators.
+            raise IdentityProviderNotFound(
+                "this way of signing in does not exist any more; choose another", identityProviderId=named
+            ) from None
         response = RedirectResponse(begun.address, SEE_OTHER)
         self._door.keep(response, self._door.browsers.step_cookie(begun.state), begun.secret)
         return response

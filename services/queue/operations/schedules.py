@@ -1,6 +1,5 @@
 """Jobs that come again and again."""
 
-from datetime import datetime
 from uuid import UUID
 
 from services.queue.job import (
@@ -10,9 +9,10 @@ from services.queue.schedule import Schedule
 from services.queue.store import Store
 
 
-async def put_schedule(store: Store, schedule: Schedule) -> Schedule:
+async def put_schedule(store: Store, wanted: Schedule) -> Schedule:
     """Make a schedule, or change the one with its name."""
     async with store.transaction() as tx:
+        schedule = wanted.after(await tx.now())
         await tx.put_schedule(schedule)
         told = {"cron": schedule.cron, "time_zone": schedule.time_zone, "kind": schedule.kind}
         await tx.record("admin.schedule_put", f"schedule:{schedule.name}", tenant_id=schedule.tenant_id, **told)
@@ -38,7 +38,7 @@ async def due_schedules(store: Store) -> list[Schedule]:
         return await tx.due_schedules(MAX_BATCH)
 
 
-async def advance_schedule(store: Store, schedule: Schedule, now: datetime) -> None:
-    """Go on to the next tick: the job of this one is in."""
+async def advance_schedule(store: Store, schedule: Schedule) -> None:
+    """Go on to the next tick: the job of this one is in. A process whose clock is wrong skips none."""
     async with store.transaction() as tx:
-        await tx.advance_schedule(schedule, schedule.after(now).next_time)
+        await tx.advance_schedule(schedule, schedule.after(await tx.now()).next_time)

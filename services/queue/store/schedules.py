@@ -11,6 +11,12 @@ from services.queue.store.rows import Rows
 class ScheduleRows(Rows):
     """Jobs that come again and again."""
 
+    async def now(self) -> datetime:
+        """The time by the database's clock."""
+        (row,) = await self._tx.many("clock")
+        now: datetime = row["now"]
+        return now
+
     async def put_schedule(self, schedule: Schedule) -> None:
         """Make a schedule, or change the one with its name."""
         fields = asdict(schedule)

@@ -80,6 +80,7 @@ class Peers(
     steered: dict[str, str] = field(default_factory=dict)
     steer_calls: int = 0
     refuse_steer: DomainError | None = None
+    refuse_reply: DomainError | None = None
     lose_answers: bool = False
     queue_calls: list[object] = field(default_factory=list)
 
@@ -181,6 +182,8 @@ class Peers(
     async def ReplyPermission(
         self, request: sandbox_service_pb2.ReplyPermissionRequest, context: object
     ) -> sandbox_service_pb2.ReplyPermissionResponse:
+        if self.refuse_reply:
+            raise self.refuse_reply
         if request.permission_id != self.waits_for:
             raise RunLost("no such run")
         self.replies.append(request)

@@ -13,12 +13,12 @@ import grpc
 from orginabox.runtime.v1 import model_pb2
 from orginabox.sandbox.v1 import sandbox_service_pb2 as pb
 from orginabox.sandbox.v1 import sandbox_service_pb2_grpc
-from orginabox.turn.v1 import turn_event_pb2
+from orginabox.turn.v1 import tool_ceiling_pb2, turn_event_pb2
 
 from sandbox.agent import BINARY, write_stub_plugin
 from services.kit.ids import DEFAULT_TENANT, new_id
 from services.kit.postgres import Database
-from services.kit.tenancy import as_tenant
+from services.kit.tenancy import as_system, as_tenant
 from services.sandbox.bubblewrap import Bubblewrap
 from services.sandbox.fleet import Fleet, Place
 from services.sandbox.forgetting import Forgetting
@@ -32,6 +32,8 @@ from tests.model_server import ModelServer, scenario
 from tests.postgres import as_service
 
 Event = turn_event_pb2.TurnEvent
+ToolCeiling = tool_ceiling_pb2.ToolCeiling
+EVERYTHING = ToolCeiling(allowed=["*"])
 
 _CONFIG: dict[str, Any] = {
     "$schema": "https://opencode.ai/config.json",
@@ -101,7 +103,7 @@ class Rig:
 
     def turn(self, sandbox_id: str, text: str, **fields: Any) -> pb.RunTurnRequest:
         """A turn to run."""
-        given = {"session_id": str(new_id()), "turn_id": str(new_id()), **fields}
+        given = {"session_id": str(new_id()), "turn_id": str(new_id()), "tools": EVERYTHING, **fields}
         if isinstance(model := given.pop("model", None), str):
             given["model"] = model_pb2.Model(provider_id="scripted", model_id=model)
         return pb.RunTurnRequest(tenant_id=str(DEFAULT_TENANT), sandbox_id=sandbox_id, text=text, **given)
@@ -154,9 +156,12 @@ class Rig:
         """What a command of the agent prints, errors included."""
         return bash_output(await self.run(self.turn(sandbox_id, scenario("bash", command=f"exec 2>&1; {command}"))))
 
-    async def reply(self, turn_id: str, permission_id: str, reply: int, message: str = "") -> None:
-        """Answer a permission."""
+    async def reply(
+        self, turn_id: str, permission_id: str, reply: int, message: str = "", tools: ToolCeiling | None = None
+    ) -> None:
+        """Answer a permission, as somebody who may use these tools; None means all."""
         request = pb.ReplyPermissionRequest(turn_id=turn_id, permission_id=permission_id, message=message)
+        request.tools.CopyFrom(tools or EVERYTHING)
         request.reply = reply  # type: ignore[assignment]
         await self.stub.ReplyPermission(request)
 
@@ -215,7 +220,8 @@ async def sandbox_rig(database_url: str, home: Path, patience: Patience | None =
 
         async with served(["orginabox.sandbox.v1.SandboxService"], register) as channel:
             stub = sandbox_service_pb2_grpc.SandboxServiceStub(channel)
-            forgets = asyncio.create_task(forgetting.run())
+            with as_system():
+                forgets = asyncio.create_task(forgetting.run())
             try:
                 yield Rig(stub, handler, fleet, store, model, home, tokens)
             finally:

@@ -9,6 +9,7 @@ from orginabox.errors.v1 import error_reason_pb2 as reasons
 from orginabox.sandbox.v1 import sandbox_service_pb2 as pb
 
 from services.kit.ids import DEFAULT_TENANT, OPERATOR, new_id
+from services.kit.tenancy import as_system
 from services.sandbox.opencode import AgentUnreadable, Opencode, OpencodeError
 from tests.contract.sandbox.rig import Event, Rig, text_of
 from tests.model_server import scenario
@@ -67,7 +68,8 @@ async def test_what_a_stopped_sandbox_keeps_is_deleted_when_it_runs_again(rig: R
     await forget(rig, session)
     await rig.claim(user)
     assert await rig.live(sandbox_id).agent.has_session(name)
-    await rig.handler._forgetting.sweep()
+    with as_system():
+        await rig.handler._forgetting.sweep()
     assert not await rig.live(sandbox_id).agent.has_session(name)
     await rig.stub.StopSandbox(stop)
 
@@ -88,7 +90,8 @@ async def test_a_session_that_is_not_deleted_yet_is_tried_again(
         patch.setattr(Opencode, "delete_session", fail)
         await forget(rig, session)
         await until(lambda: tries == [name])
-    await rig.handler._forgetting.sweep()
+    with as_system():
+        await rig.handler._forgetting.sweep()
     assert not await rig.live(sandbox_id).agent.has_session(name)
 
 
@@ -150,8 +153,10 @@ async def forget(rig: Rig, session_id: str) -> None:
 async def until_forgotten(rig: Rig, session_id: str) -> None:
     """Wait until nothing is noted of a session."""
     for _ in range(100):
-        async with rig.store.transaction() as tx:
-            left = await tx._sql.many("list_forgotten", sandboxes=[live.sandbox.id for live in rig.fleet.running()])
+        running = [live.sandbox.id for live in rig.fleet.running()]
+        with as_system():
+            async with rig.store.transaction() as tx:
+                left = await tx._sql.many("list_forgotten", sandboxes=running)
         if not any(row["session_id"] == UUID(session_id) for row in left):
             return
         await asyncio.sleep(0.05)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -125,14 +126,12 @@ async def test_what_the_agent_leaves_unread_is_said_again(
     running = await start(rig, request, speaks)
     prompt, calls = Opencode.prompt, 0
 
-    async def lay_down(
-        agent: Opencode, session_id: str, message_id: str, text: str, model: Model, agent_name: str
-    ) -> None:
+    async def lay_down(agent: Opencode, session_id: str, message_id: str, text: str, model: Model, *more: Any) -> None:
         """The first time opencode ends before it has read the message: here it never had it."""
         nonlocal calls
         calls += 1
         if calls > 1:
-            await prompt(agent, session_id, message_id, text, model, agent_name)
+            await prompt(agent, session_id, message_id, text, model, *more)
 
     monkeypatch.setattr(Opencode, "prompt", lay_down)
     await rig.steer(request.turn_id, "say Heard.")
@@ -148,11 +147,9 @@ async def test_said_twice_to_opencode_is_read_once(rig: Rig, sandbox_id: str, mo
     running = await start(rig, request, tool_runs)
     prompt = Opencode.prompt
 
-    async def twice(
-        agent: Opencode, session_id: str, message_id: str, text: str, model: Model, agent_name: str
-    ) -> None:
-        await prompt(agent, session_id, message_id, text, model, agent_name)
-        await prompt(agent, session_id, message_id, text, model, agent_name)
+    async def twice(agent: Opencode, session_id: str, message_id: str, text: str, model: Model, *more: Any) -> None:
+        await prompt(agent, session_id, message_id, text, model, *more)
+        await prompt(agent, session_id, message_id, text, model, *more)
 
     monkeypatch.setattr(Opencode, "prompt", twice)
     await rig.steer(request.turn_id, "say Once.")

@@ -43,7 +43,7 @@ class Web:
         cookies = {"test_account": account} if account else None
         return self._opened(
             httpx.AsyncClient(
-                mounts={BOX: httpx.ASGITransport(self.app)},
+                mounts={BOX: httpx.ASGITransport(self.app, raise_app_exceptions=False)},
                 headers={"accept": "text/html", "x-forwarded-for": address, "user-agent": "Browser"},
                 cookies=cookies,
                 follow_redirects=True,

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
+import psycopg
 import pytest
 from orginabox.api.v1 import session_service_pb2, session_service_pb2_grpc, turn_service_pb2, turn_service_pb2_grpc
 from orginabox.errors.v1 import error_reason_pb2
@@ -25,7 +26,7 @@ from tests.allowed import AllowedChannel
 from tests.contract.api.peers import PEERS, Peers, RunLost, served_peer
 from tests.identities import certificates, identity
 from tests.people import people
-from tests.postgres import as_settings
+from tests.postgres import as_administrator, as_settings
 from tests.spans import named, recorded_spans
 
 KEY = (("authorization", "Bearer k"),)
@@ -46,6 +47,7 @@ class Sandbox(Peers):
         self.events: list[turn_event_pb2.TurnEvent] = []
         self.grown = asyncio.Event()
         self.joined: list[int] = []
+        self.ceilings: list[list[str]] = []
         self.refuses: DomainError | None = None
         self.breaks: DomainError | None = None
         self.loses_run = False
@@ -74,6 +76,7 @@ class Sandbox(Peers):
         self, request: sandbox_service_pb2.RunTurnRequest, context: Context
     ) -> AsyncIterator[sandbox_service_pb2.RunTurnResponse]:
         self.joined.append(request.after_sequence)
+        self.ceilings.append(list(request.tools.allowed))
         if self.asks:
             yield sandbox_service_pb2.RunTurnResponse(waits_for_user=True)
         if self.ran_before or (self.loses_run and request.after_sequence):
@@ -322,3 +325,22 @@ async def test_an_abort_before_the_run_exists_is_not_forgotten(mesh: Mesh) -> No
     await mesh.turns.AbortTurn(turn_service_pb2.AbortTurnRequest(turn_id=turn_id), metadata=KEY)
     await asyncio.wait_for(running, 20)
     assert texts(await mesh.read(turn_id))[-1] == "aborted"
+
+
+async def test_a_run_is_stopped_whose_turn_was_ended_before_there_was_a_run_to_stop(mesh: Mesh) -> None:
+    turn_id = await mesh.prompt()
+    running = asyncio.create_task(mesh.worker.run(Lease(turn_id, 1, "t")))
+    mesh.sandbox.say("before")
+    await asyncio.sleep(0.3)
+    database = as_administrator(mesh.settings.database_url)
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+        await connection.execute(
+            "UPDATE api.turn SET state = 'failed', failure_reason = 'USER_SUSPENDED', end_time = now()"
+            " WHERE turn_id = %s",
+            (turn_id,),
+        )
+    assert not mesh.sandbox.aborted
+    mesh.sandbox.say("after")
+    await asyncio.wait_for(running, 10)
+    assert mesh.sandbox.aborted == [turn_id]
+    assert mesh.sandbox.ceilings == [["*"]]

@@ -114,14 +114,14 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseQueue(self, request, context):
-        """Stop handing out jobs of a kind, for every tenant. Jobs still go in, and those that run go on.
+        """Stop handing out jobs of a kind. Jobs still go in, and those that run go on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeQueue(self, request, context):
-        """Hand out the jobs of a kind again, for every tenant.
+        """Hand out the jobs of a kind again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,15 +129,13 @@ class JobServiceServicer:
 
     def SetQueueShare(self, request, context):
         """Set the share of the queue that the caller's tenant has. What runs goes on; the next jobs are handed out by it.
-        A weight of more than 1 is at the cost of other tenants, so it needs `admin.manage_box`.
-        Refusals: PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetQueueStats(self, request, context):
-        """Tell how the queue stands for all tenants together, kind by kind.
+        """Tell how the queue stands, kind by kind.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,16 +33,13 @@ class JobServiceStub:
     Refusals: JOB_NOT_FOUND; JOB_STATE when it is not dead.
     """
     PauseQueue: _aio.UnaryUnaryMultiCallable[_job_service_pb2.PauseQueueRequest, _job_service_pb2.PauseQueueResponse]
-    """Stop handing out jobs of a kind, for every tenant. Jobs still go in, and those that run go on."""
+    """Stop handing out jobs of a kind. Jobs still go in, and those that run go on."""
     ResumeQueue: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ResumeQueueRequest, _job_service_pb2.ResumeQueueResponse]
-    """Hand out the jobs of a kind again, for every tenant."""
+    """Hand out the jobs of a kind again."""
     SetQueueShare: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SetQueueShareRequest, _job_service_pb2.SetQueueShareResponse]
-    """Set the share of the queue that the caller's tenant has. What runs goes on; the next jobs are handed out by it.
-    A weight of more than 1 is at the cost of other tenants, so it needs `admin.manage_box`.
-    Refusals: PERMISSION_DENIED.
-    """
+    """Set the share of the queue that the caller's tenant has. What runs goes on; the next jobs are handed out by it."""
     GetQueueStats: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetQueueStatsRequest, _job_service_pb2.GetQueueStatsResponse]
-    """Tell how the queue stands for all tenants together, kind by kind."""
+    """Tell how the queue stands, kind by kind."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """The queue, for those who operate the box. The payload of a job is left out."""
@@ -93,7 +90,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.PauseQueueRequest,
         context: _aio.ServicerContext[_job_service_pb2.PauseQueueRequest, _abc.Awaitable[_job_service_pb2.PauseQueueResponse]],
     ) -> _abc.Awaitable[_job_service_pb2.PauseQueueResponse]:
-        """Stop handing out jobs of a kind, for every tenant. Jobs still go in, and those that run go on."""
+        """Stop handing out jobs of a kind. Jobs still go in, and those that run go on."""
 
     @_abc_1.abstractmethod
     def ResumeQueue(
@@ -101,7 +98,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ResumeQueueRequest,
         context: _aio.ServicerContext[_job_service_pb2.ResumeQueueRequest, _abc.Awaitable[_job_service_pb2.ResumeQueueResponse]],
     ) -> _abc.Awaitable[_job_service_pb2.ResumeQueueResponse]:
-        """Hand out the jobs of a kind again, for every tenant."""
+        """Hand out the jobs of a kind again."""
 
     @_abc_1.abstractmethod
     def SetQueueShare(
@@ -109,10 +106,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.SetQueueShareRequest,
         context: _aio.ServicerContext[_job_service_pb2.SetQueueShareRequest, _abc.Awaitable[_job_service_pb2.SetQueueShareResponse]],
     ) -> _abc.Awaitable[_job_service_pb2.SetQueueShareResponse]:
-        """Set the share of the queue that the caller's tenant has. What runs goes on; the next jobs are handed out by it.
-        A weight of more than 1 is at the cost of other tenants, so it needs `admin.manage_box`.
-        Refusals: PERMISSION_DENIED.
-        """
+        """Set the share of the queue that the caller's tenant has. What runs goes on; the next jobs are handed out by it."""
 
     @_abc_1.abstractmethod
     def GetQueueStats(
@@ -120,6 +114,6 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.GetQueueStatsRequest,
         context: _aio.ServicerContext[_job_service_pb2.GetQueueStatsRequest, _abc.Awaitable[_job_service_pb2.GetQueueStatsResponse]],
     ) -> _abc.Awaitable[_job_service_pb2.GetQueueStatsResponse]:
-        """Tell how the queue stands for all tenants together, kind by kind."""
+        """Tell how the queue stands, kind by kind."""
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _aio.Server) -> None: ...

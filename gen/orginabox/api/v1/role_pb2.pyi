@@ -272,9 +272,11 @@ class AdminPermissions(_message.Message):
     manage_jobs: _builtins.bool
     """See, cancel and retry the jobs of the tenant."""
     manage_keyring: _builtins.bool
-    """See how the secrets of the tenant are sealed, and rotate its keys."""
+    """See how secrets are sealed, and rotate keys."""
     manage_box: _builtins.bool
-    """Make and see tenants, and steer what all of them share, such as the queue. Only the operator of the box has it."""
+    """Do what touches every tenant: make and see tenants, pause queues and see how they stand, wrap keys anew. Only the
+    operator of the box has it.
+    """
     def __init__(
         self,
         *,

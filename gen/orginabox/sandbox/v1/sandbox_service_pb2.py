@@ -26,10 +26,11 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from orginabox.options.v1 import options_pb2 as orginabox_dot_options_dot_v1_dot_options__pb2
 from orginabox.runtime.v1 import model_pb2 as orginabox_dot_runtime_dot_v1_dot_model__pb2
 from orginabox.sandbox.v1 import sandbox_pb2 as orginabox_dot_sandbox_dot_v1_dot_sandbox__pb2
+from orginabox.turn.v1 import tool_ceiling_pb2 as orginabox_dot_turn_dot_v1_dot_tool__ceiling__pb2
 from orginabox.turn.v1 import turn_event_pb2 as orginabox_dot_turn_dot_v1_dot_turn__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*orginabox/sandbox/v1/sandbox_service.proto\x12\x14orginabox.sandbox.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"orginabox/options/v1/options.proto\x1a orginabox/runtime/v1/model.proto\x1a\"orginabox/sandbox/v1/sandbox.proto\x1a\"orginabox/turn/v1/turn_event.proto\"\x8b\x01\n\x13\x43laimSandboxRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12!\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12*\n\nsession_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tsessionId\"O\n\x14\x43laimSandboxResponse\x12\x37\n\x07sandbox\x18\x01 \x01(\x0b\x32\x1d.orginabox.sandbox.v1.SandboxR\x07sandbox\"f\n\x14\x46orgetSessionRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12\'\n\nsession_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\"\x17\n\x15\x46orgetSessionResponse\"c\n\x11GetSandboxRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12\'\n\nsandbox_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tsandboxId\"M\n\x12GetSandboxResponse\x12\x37\n\x07sandbox\x18\x01 \x01(\x0b\x32\x1d.orginabox.sandbox.v1.SandboxR\x07sandbox\"\x8c\x01\n\x14ListSandboxesRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"|\n\x15ListSandboxesResponse\x12;\n\tsandboxes\x18\x01 \x03(\x0b\x32\x1d.orginabox.sandbox.v1.SandboxR\tsandboxes\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"d\n\x12StopSandboxRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12\'\n\nsandbox_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tsandboxId\"N\n\x13StopSandboxResponse\x12\x37\n\x07sandbox\x18\x01 \x01(\x0b\x32\x1d.orginabox.sandbox.v1.SandboxR\x07sandbox\"\xb0\x02\n\x0eRunTurnRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12\'\n\nsandbox_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tsandboxId\x12\'\n\nsession_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12!\n\x07turn_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12\x1f\n\x04text\x18\x05 \x01(\tB\x0b\xbaH\x04r\x02\x10\x01\x90\xb5\x18\x01R\x04text\x12\x31\n\x05model\x18\x06 \x01(\x0b\x32\x1b.orginabox.runtime.v1.ModelR\x05model\x12.\n\x0e\x61\x66ter_sequence\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\"m\n\x0fRunTurnResponse\x12\x34\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.orginabox.turn.v1.TurnEventR\x06\x65vents\x12$\n\x0ewaits_for_user\x18\x02 \x01(\x08R\x0cwaitsForUser\"5\n\x10\x41\x62ortTurnRequest\x12!\n\x07turn_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\"\x13\n\x11\x41\x62ortTurnResponse\"\x83\x01\n\x10SteerTurnRequest\x12!\n\x07turn_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12#\n\x04text\x18\x03 \x01(\tB\x0f\xbaH\x08r\x06\x10\x01\x18\xa0\x8d\x06\x90\xb5\x18\x01R\x04text\"\x13\n\x11SteerTurnResponse\"\xd6\x01\n\x16ReplyPermissionRequest\x12!\n\x07turn_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12/\n\rpermission_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0cpermissionId\x12\x44\n\x05reply\x18\x03 \x01(\x0e\x32\".orginabox.turn.v1.PermissionReplyB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05reply\x12\"\n\x07message\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\x07message\"\x19\n\x17ReplyPermissionResponse2\xa4\x08\n\x0eSandboxService\x12z\n\x0c\x43laimSandbox\x12).orginabox.sandbox.v1.ClaimSandboxRequest\x1a*.orginabox.sandbox.v1.ClaimSandboxResponse\"\x13\x8a\xb5\x18\x0f\x08\x03\"\x03\x61pi\"\x06worker\x12u\n\rForgetSession\x12*.orginabox.sandbox.v1.ForgetSessionRequest\x1a+.orginabox.sandbox.v1.ForgetSessionResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12o\n\nGetSandbox\x12\'.orginabox.sandbox.v1.GetSandboxRequest\x1a(.orginabox.sandbox.v1.GetSandboxResponse\"\x0e\x90\x02\x01\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12x\n\rListSandboxes\x12*.orginabox.sandbox.v1.ListSandboxesRequest\x1a+.orginabox.sandbox.v1.ListSandboxesResponse\"\x0e\x90\x02\x01\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12o\n\x0bStopSandbox\x12(.orginabox.sandbox.v1.StopSandboxRequest\x1a).orginabox.sandbox.v1.StopSandboxResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12h\n\x07RunTurn\x12$.orginabox.sandbox.v1.RunTurnRequest\x1a%.orginabox.sandbox.v1.RunTurnResponse\"\x0e\x8a\xb5\x18\n\x08\x03\"\x06worker0\x01\x12q\n\tAbortTurn\x12&.orginabox.sandbox.v1.AbortTurnRequest\x1a\'.orginabox.sandbox.v1.AbortTurnResponse\"\x13\x8a\xb5\x18\x0f\x08\x03\"\x03\x61pi\"\x06worker\x12i\n\tSteerTurn\x12&.orginabox.sandbox.v1.SteerTurnRequest\x1a\'.orginabox.sandbox.v1.SteerTurnResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12{\n\x0fReplyPermission\x12,.orginabox.sandbox.v1.ReplyPermissionRequest\x1a-.orginabox.sandbox.v1.ReplyPermissionResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\"\x03\x61pib\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*orginabox/sandbox/v1/sandbox_service.proto\x12\x14orginabox.sandbox.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"orginabox/options/v1/options.proto\x1a orginabox/runtime/v1/model.proto\x1a\"orginabox/sandbox/v1/sandbox.proto\x1a$orginabox/turn/v1/tool_ceiling.proto\x1a\"orginabox/turn/v1/turn_event.proto\"\x8b\x01\n\x13\x43laimSandboxRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12!\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12*\n\nsession_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tsessionId\"O\n\x14\x43laimSandboxResponse\x12\x37\n\x07sandbox\x18\x01 \x01(\x0b\x32\x1d.orginabox.sandbox.v1.SandboxR\x07sandbox\"f\n\x14\x46orgetSessionRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12\'\n\nsession_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\"\x17\n\x15\x46orgetSessionResponse\"c\n\x11GetSandboxRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12\'\n\nsandbox_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tsandboxId\"M\n\x12GetSandboxResponse\x12\x37\n\x07sandbox\x18\x01 \x01(\x0b\x32\x1d.orginabox.sandbox.v1.SandboxR\x07sandbox\"\x8c\x01\n\x14ListSandboxesRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"|\n\x15ListSandboxesResponse\x12;\n\tsandboxes\x18\x01 \x03(\x0b\x32\x1d.orginabox.sandbox.v1.SandboxR\tsandboxes\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"d\n\x12StopSandboxRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12\'\n\nsandbox_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tsandboxId\"N\n\x13StopSandboxResponse\x12\x37\n\x07sandbox\x18\x01 \x01(\x0b\x32\x1d.orginabox.sandbox.v1.SandboxR\x07sandbox\"\xee\x02\n\x0eRunTurnRequest\x12%\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12\'\n\nsandbox_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tsandboxId\x12\'\n\nsession_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12!\n\x07turn_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12\x1f\n\x04text\x18\x05 \x01(\tB\x0b\xbaH\x04r\x02\x10\x01\x90\xb5\x18\x01R\x04text\x12\x31\n\x05model\x18\x06 \x01(\x0b\x32\x1b.orginabox.runtime.v1.ModelR\x05model\x12.\n\x0e\x61\x66ter_sequence\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\x12<\n\x05tools\x18\x08 \x01(\x0b\x32\x1e.orginabox.turn.v1.ToolCeilingB\x06\xbaH\x03\xc8\x01\x01R\x05tools\"m\n\x0fRunTurnResponse\x12\x34\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.orginabox.turn.v1.TurnEventR\x06\x65vents\x12$\n\x0ewaits_for_user\x18\x02 \x01(\x08R\x0cwaitsForUser\"5\n\x10\x41\x62ortTurnRequest\x12!\n\x07turn_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\"\x13\n\x11\x41\x62ortTurnResponse\"\x83\x01\n\x10SteerTurnRequest\x12!\n\x07turn_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12#\n\x04text\x18\x03 \x01(\tB\x0f\xbaH\x08r\x06\x10\x01\x18\xa0\x8d\x06\x90\xb5\x18\x01R\x04text\"\x13\n\x11SteerTurnResponse\"\x94\x02\n\x16ReplyPermissionRequest\x12!\n\x07turn_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12/\n\rpermission_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0cpermissionId\x12\x44\n\x05reply\x18\x03 \x01(\x0e\x32\".orginabox.turn.v1.PermissionReplyB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05reply\x12\"\n\x07message\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\x07message\x12<\n\x05tools\x18\x05 \x01(\x0b\x32\x1e.orginabox.turn.v1.ToolCeilingB\x06\xbaH\x03\xc8\x01\x01R\x05tools\"\x19\n\x17ReplyPermissionResponse2\xa4\x08\n\x0eSandboxService\x12z\n\x0c\x43laimSandbox\x12).orginabox.sandbox.v1.ClaimSandboxRequest\x1a*.orginabox.sandbox.v1.ClaimSandboxResponse\"\x13\x8a\xb5\x18\x0f\x08\x03\"\x03\x61pi\"\x06worker\x12u\n\rForgetSession\x12*.orginabox.sandbox.v1.ForgetSessionRequest\x1a+.orginabox.sandbox.v1.ForgetSessionResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12o\n\nGetSandbox\x12\'.orginabox.sandbox.v1.GetSandboxRequest\x1a(.orginabox.sandbox.v1.GetSandboxResponse\"\x0e\x90\x02\x01\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12x\n\rListSandboxes\x12*.orginabox.sandbox.v1.ListSandboxesRequest\x1a+.orginabox.sandbox.v1.ListSandboxesResponse\"\x0e\x90\x02\x01\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12o\n\x0bStopSandbox\x12(.orginabox.sandbox.v1.StopSandboxRequest\x1a).orginabox.sandbox.v1.StopSandboxResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12h\n\x07RunTurn\x12$.orginabox.sandbox.v1.RunTurnRequest\x1a%.orginabox.sandbox.v1.RunTurnResponse\"\x0e\x8a\xb5\x18\n\x08\x03\"\x06worker0\x01\x12q\n\tAbortTurn\x12&.orginabox.sandbox.v1.AbortTurnRequest\x1a\'.orginabox.sandbox.v1.AbortTurnResponse\"\x13\x8a\xb5\x18\x0f\x08\x03\"\x03\x61pi\"\x06worker\x12i\n\tSteerTurn\x12&.orginabox.sandbox.v1.SteerTurnRequest\x1a\'.orginabox.sandbox.v1.SteerTurnResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\"\x03\x61pi\x12{\n\x0fReplyPermission\x12,.orginabox.sandbox.v1.ReplyPermissionRequest\x1a-.orginabox.sandbox.v1.ReplyPermissionResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\"\x03\x61pib\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -72,6 +73,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNTURNREQUEST'].fields_by_name['text']._serialized_options = b'\272H\004r\002\020\001\220\265\030\001'
   _globals['_RUNTURNREQUEST'].fields_by_name['after_sequence']._loaded_options = None
   _globals['_RUNTURNREQUEST'].fields_by_name['after_sequence']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_RUNTURNREQUEST'].fields_by_name['tools']._loaded_options = None
+  _globals['_RUNTURNREQUEST'].fields_by_name['tools']._serialized_options = b'\272H\003\310\001\001'
   _globals['_ABORTTURNREQUEST'].fields_by_name['turn_id']._loaded_options = None
   _globals['_ABORTTURNREQUEST'].fields_by_name['turn_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_STEERTURNREQUEST'].fields_by_name['turn_id']._loaded_options = None
@@ -88,6 +91,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLYPERMISSIONREQUEST'].fields_by_name['reply']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_REPLYPERMISSIONREQUEST'].fields_by_name['message']._loaded_options = None
   _globals['_REPLYPERMISSIONREQUEST'].fields_by_name['message']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_REPLYPERMISSIONREQUEST'].fields_by_name['tools']._loaded_options = None
+  _globals['_REPLYPERMISSIONREQUEST'].fields_by_name['tools']._serialized_options = b'\272H\003\310\001\001'
   _globals['_SANDBOXSERVICE'].methods_by_name['ClaimSandbox']._loaded_options = None
   _globals['_SANDBOXSERVICE'].methods_by_name['ClaimSandbox']._serialized_options = b'\212\265\030\017\010\003\"\003api\"\006worker'
   _globals['_SANDBOXSERVICE'].methods_by_name['ForgetSession']._loaded_options = None
@@ -106,42 +111,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SANDBOXSERVICE'].methods_by_name['SteerTurn']._serialized_options = b'\212\265\030\007\010\003\"\003api'
   _globals['_SANDBOXSERVICE'].methods_by_name['ReplyPermission']._loaded_options = None
   _globals['_SANDBOXSERVICE'].methods_by_name['ReplyPermission']._serialized_options = b'\212\265\030\007\010\003\"\003api'
-  _globals['_CLAIMSANDBOXREQUEST']._serialized_start=240
-  _globals['_CLAIMSANDBOXREQUEST']._serialized_end=379
-  _globals['_CLAIMSANDBOXRESPONSE']._serialized_start=381
-  _globals['_CLAIMSANDBOXRESPONSE']._serialized_end=460
-  _globals['_FORGETSESSIONREQUEST']._serialized_start=462
-  _globals['_FORGETSESSIONREQUEST']._serialized_end=564
-  _globals['_FORGETSESSIONRESPONSE']._serialized_start=566
-  _globals['_FORGETSESSIONRESPONSE']._serialized_end=589
-  _globals['_GETSANDBOXREQUEST']._serialized_start=591
-  _globals['_GETSANDBOXREQUEST']._serialized_end=690
-  _globals['_GETSANDBOXRESPONSE']._serialized_start=692
-  _globals['_GETSANDBOXRESPONSE']._serialized_end=769
-  _globals['_LISTSANDBOXESREQUEST']._serialized_start=772
-  _globals['_LISTSANDBOXESREQUEST']._serialized_end=912
-  _globals['_LISTSANDBOXESRESPONSE']._serialized_start=914
-  _globals['_LISTSANDBOXESRESPONSE']._serialized_end=1038
-  _globals['_STOPSANDBOXREQUEST']._serialized_start=1040
-  _globals['_STOPSANDBOXREQUEST']._serialized_end=1140
-  _globals['_STOPSANDBOXRESPONSE']._serialized_start=1142
-  _globals['_STOPSANDBOXRESPONSE']._serialized_end=1220
-  _globals['_RUNTURNREQUEST']._serialized_start=1223
-  _globals['_RUNTURNREQUEST']._serialized_end=1527
-  _globals['_RUNTURNRESPONSE']._serialized_start=1529
-  _globals['_RUNTURNRESPONSE']._serialized_end=1638
-  _globals['_ABORTTURNREQUEST']._serialized_start=1640
-  _globals['_ABORTTURNREQUEST']._serialized_end=1693
-  _globals['_ABORTTURNRESPONSE']._serialized_start=1695
-  _globals['_ABORTTURNRESPONSE']._serialized_end=1714
-  _globals['_STEERTURNREQUEST']._serialized_start=1717
-  _globals['_STEERTURNREQUEST']._serialized_end=1848
-  _globals['_STEERTURNRESPONSE']._serialized_start=1850
-  _globals['_STEERTURNRESPONSE']._serialized_end=1869
-  _globals['_REPLYPERMISSIONREQUEST']._serialized_start=1872
-  _globals['_REPLYPERMISSIONREQUEST']._serialized_end=2086
-  _globals['_REPLYPERMISSIONRESPONSE']._serialized_start=2088
-  _globals['_REPLYPERMISSIONRESPONSE']._serialized_end=2113
-  _globals['_SANDBOXSERVICE']._serialized_start=2116
-  _globals['_SANDBOXSERVICE']._serialized_end=3176
+  _globals['_CLAIMSANDBOXREQUEST']._serialized_start=278
+  _globals['_CLAIMSANDBOXREQUEST']._serialized_end=417
+  _globals['_CLAIMSANDBOXRESPONSE']._serialized_start=419
+  _globals['_CLAIMSANDBOXRESPONSE']._serialized_end=498
+  _globals['_FORGETSESSIONREQUEST']._serialized_start=500
+  _globals['_FORGETSESSIONREQUEST']._serialized_end=602
+  _globals['_FORGETSESSIONRESPONSE']._serialized_start=604
+  _globals['_FORGETSESSIONRESPONSE']._serialized_end=627
+  _globals['_GETSANDBOXREQUEST']._serialized_start=629
+  _globals['_GETSANDBOXREQUEST']._serialized_end=728
+  _globals['_GETSANDBOXRESPONSE']._serialized_start=730
+  _globals['_GETSANDBOXRESPONSE']._serialized_end=807
+  _globals['_LISTSANDBOXESREQUEST']._serialized_start=810
+  _globals['_LISTSANDBOXESREQUEST']._serialized_end=950
+  _globals['_LISTSANDBOXESRESPONSE']._serialized_start=952
+  _globals['_LISTSANDBOXESRESPONSE']._serialized_end=1076
+  _globals['_STOPSANDBOXREQUEST']._serialized_start=1078
+  _globals['_STOPSANDBOXREQUEST']._serialized_end=1178
+  _globals['_STOPSANDBOXRESPONSE']._serialized_start=1180
+  _globals['_STOPSANDBOXRESPONSE']._serialized_end=1258
+  _globals['_RUNTURNREQUEST']._serialized_start=1261
+  _globals['_RUNTURNREQUEST']._serialized_end=1627
+  _globals['_RUNTURNRESPONSE']._serialized_start=1629
+  _globals['_RUNTURNRESPONSE']._serialized_end=1738
+  _globals['_ABORTTURNREQUEST']._serialized_start=1740
+  _globals['_ABORTTURNREQUEST']._serialized_end=1793
+  _globals['_ABORTTURNRESPONSE']._serialized_start=1795
+  _globals['_ABORTTURNRESPONSE']._serialized_end=1814
+  _globals['_STEERTURNREQUEST']._serialized_start=1817
+  _globals['_STEERTURNREQUEST']._serialized_end=1948
+  _globals['_STEERTURNRESPONSE']._serialized_start=1950
+  _globals['_STEERTURNRESPONSE']._serialized_end=1969
+  _globals['_REPLYPERMISSIONREQUEST']._serialized_start=1972
+  _globals['_REPLYPERMISSIONREQUEST']._serialized_end=2248
+  _globals['_REPLYPERMISSIONRESPONSE']._serialized_start=2250
+  _globals['_REPLYPERMISSIONRESPONSE']._serialized_end=2275
+  _globals['_SANDBOXSERVICE']._serialized_start=2278
+  _globals['_SANDBOXSERVICE']._serialized_end=3338
 # @@protoc_insertion_point(module_scope)

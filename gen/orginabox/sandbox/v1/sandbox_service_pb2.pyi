@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from orginabox.runtime.v1 import model_pb2 as _model_pb2
 from orginabox.sandbox.v1 import sandbox_pb2 as _sandbox_pb2
+from orginabox.turn.v1 import tool_ceiling_pb2 as _tool_ceiling_pb2
 from orginabox.turn.v1 import turn_event_pb2 as _turn_event_pb2
 import builtins as _builtins
 import sys
@@ -291,6 +292,7 @@ class RunTurnRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant of the sandbox."""
     sandbox_id: _builtins.str
@@ -307,6 +309,12 @@ class RunTurnRequest(_message.Message):
     def model(self) -> _model_pb2.Model:
         """The model to use. Unset means the default of the applied runtime."""
 
+    @_builtins.property
+    def tools(self) -> _tool_ceiling_pb2.ToolCeiling:
+        """The tools that the agent may use in this turn. Others are not offered to the model, and a call of one is refused. A run
+        that exists keeps the ceiling with which it began.
+        """
+
     def __init__(
         self,
         *,
@@ -317,10 +325,11 @@ class RunTurnRequest(_message.Message):
         text: _builtins.str = ...,
         model: _model_pb2.Model | None = ...,
         after_sequence: _builtins.int = ...,
+        tools: _tool_ceiling_pb2.ToolCeiling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "tools", b"tools"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "model", b"model", "sandbox_id", b"sandbox_id", "session_id", b"session_id", "tenant_id", b"tenant_id", "text", b"text", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "model", b"model", "sandbox_id", b"sandbox_id", "session_id", b"session_id", "tenant_id", b"tenant_id", "text", b"text", "tools", b"tools", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -452,6 +461,7 @@ class ReplyPermissionRequest(_message.Message):
     PERMISSION_ID_FIELD_NUMBER: _builtins.int
     REPLY_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn that asked."""
     permission_id: _builtins.str
@@ -460,6 +470,10 @@ class ReplyPermissionRequest(_message.Message):
     """The answer."""
     message: _builtins.str
     """What to tell the agent with a refusal. Empty with a refusal means that the turn stops."""
+    @_builtins.property
+    def tools(self) -> _tool_ceiling_pb2.ToolCeiling:
+        """The tools that the user may use at this moment. Nobody allows an agent what they are denied."""
+
     def __init__(
         self,
         *,
@@ -467,10 +481,11 @@ class ReplyPermissionRequest(_message.Message):
         permission_id: _builtins.str = ...,
         reply: _turn_event_pb2.PermissionReply.ValueType = ...,
         message: _builtins.str = ...,
+        tools: _tool_ceiling_pb2.ToolCeiling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tools", b"tools"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "permission_id", b"permission_id", "reply", b"reply", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "permission_id", b"permission_id", "reply", b"reply", "tools", b"tools", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

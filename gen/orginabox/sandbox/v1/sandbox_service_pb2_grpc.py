@@ -157,7 +157,7 @@ class SandboxServiceServicer:
     def ReplyPermission(self, request, context):
         """Answer a permission that a run waits for. The same answer again is the same as answering once.
         Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more); PERMISSION_TIMEOUT when nobody
-        answered it in time.
+        answered it in time; PERMISSION_DENIED when it would allow a tool that the user may not use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

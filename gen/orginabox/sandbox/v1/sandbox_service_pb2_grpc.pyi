@@ -55,7 +55,7 @@ class SandboxServiceStub:
     ReplyPermission: _aio.UnaryUnaryMultiCallable[_sandbox_service_pb2.ReplyPermissionRequest, _sandbox_service_pb2.ReplyPermissionResponse]
     """Answer a permission that a run waits for. The same answer again is the same as answering once.
     Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more); PERMISSION_TIMEOUT when nobody
-    answered it in time.
+    answered it in time; PERMISSION_DENIED when it would allow a tool that the user may not use.
     """
 
 class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -153,7 +153,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_sandbox_service_pb2.ReplyPermissionResponse]:
         """Answer a permission that a run waits for. The same answer again is the same as answering once.
         Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more); PERMISSION_TIMEOUT when nobody
-        answered it in time.
+        answered it in time; PERMISSION_DENIED when it would allow a tool that the user may not use.
         """
 
 def add_SandboxServiceServicer_to_server(servicer: SandboxServiceServicer, server: _aio.Server) -> None: ...

@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from orginabox.options.v1 import options_pb2 as orginabox_dot_options_dot_v1_dot_options__pb2
 from orginabox.runtime.v1 import model_pb2 as orginabox_dot_runtime_dot_v1_dot_model__pb2
+from orginabox.turn.v1 import tool_ceiling_pb2 as orginabox_dot_turn_dot_v1_dot_tool__ceiling__pb2
 from orginabox.turn.v1 import turn_event_pb2 as orginabox_dot_turn_dot_v1_dot_turn__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(orginabox/turn/v1/turn_log_service.proto\x12\x11orginabox.turn.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"orginabox/options/v1/options.proto\x1a orginabox/runtime/v1/model.proto\x1a\"orginabox/turn/v1/turn_event.proto\"\x81\x01\n\x0fOpenTurnRequest\x12!\n\x07turn_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12!\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01R\x07\x61ttempt\x12(\n\x0blease_token\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\nleaseToken\"\xab\x02\n\x10OpenTurnResponse\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x12\n\x04text\x18\x04 \x01(\tR\x04text\x12\x31\n\x05model\x18\x05 \x01(\x0b\x32\x1b.orginabox.runtime.v1.ModelR\x05model\x12#\n\rlast_sequence\x18\x06 \x01(\x03R\x0clastSequence\x12\x14\n\x05\x65nded\x18\x07 \x01(\x08R\x05\x65nded\x12\'\n\x0f\x61\x62ort_requested\x18\x08 \x01(\x08R\x0e\x61\x62ortRequested\x12\x17\n\x07turn_id\x18\t \x01(\tR\x06turnId\"\xa9\x01\n\x17\x41ppendTurnEventsRequest\x12!\n\x07turn_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12(\n\x0blease_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\nleaseToken\x12\x41\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1c.orginabox.turn.v1.TurnEventB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x06\x65vents\"n\n\x18\x41ppendTurnEventsResponse\x12)\n\x10\x64urable_sequence\x18\x01 \x01(\x03R\x0f\x64urableSequence\x12\'\n\x0f\x61\x62ort_requested\x18\x02 \x01(\x08R\x0e\x61\x62ortRequested2\xf6\x01\n\x0eTurnLogService\x12\x63\n\x08OpenTurn\x12\".orginabox.turn.v1.OpenTurnRequest\x1a#.orginabox.turn.v1.OpenTurnResponse\"\x0e\x8a\xb5\x18\n\x08\x03\"\x06worker\x12\x7f\n\x10\x41ppendTurnEvents\x12*.orginabox.turn.v1.AppendTurnEventsRequest\x1a+.orginabox.turn.v1.AppendTurnEventsResponse\"\x0e\x8a\xb5\x18\n\x08\x03\"\x06worker(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(orginabox/turn/v1/turn_log_service.proto\x12\x11orginabox.turn.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"orginabox/options/v1/options.proto\x1a orginabox/runtime/v1/model.proto\x1a$orginabox/turn/v1/tool_ceiling.proto\x1a\"orginabox/turn/v1/turn_event.proto\"\x81\x01\n\x0fOpenTurnRequest\x12!\n\x07turn_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12!\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01R\x07\x61ttempt\x12(\n\x0blease_token\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\nleaseToken\"\xe1\x02\n\x10OpenTurnResponse\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x12\n\x04text\x18\x04 \x01(\tR\x04text\x12\x31\n\x05model\x18\x05 \x01(\x0b\x32\x1b.orginabox.runtime.v1.ModelR\x05model\x12#\n\rlast_sequence\x18\x06 \x01(\x03R\x0clastSequence\x12\x14\n\x05\x65nded\x18\x07 \x01(\x08R\x05\x65nded\x12\'\n\x0f\x61\x62ort_requested\x18\x08 \x01(\x08R\x0e\x61\x62ortRequested\x12\x17\n\x07turn_id\x18\t \x01(\tR\x06turnId\x12\x34\n\x05tools\x18\n \x01(\x0b\x32\x1e.orginabox.turn.v1.ToolCeilingR\x05tools\"\xa9\x01\n\x17\x41ppendTurnEventsRequest\x12!\n\x07turn_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06turnId\x12(\n\x0blease_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\nleaseToken\x12\x41\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1c.orginabox.turn.v1.TurnEventB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x06\x65vents\"n\n\x18\x41ppendTurnEventsResponse\x12)\n\x10\x64urable_sequence\x18\x01 \x01(\x03R\x0f\x64urableSequence\x12\'\n\x0f\x61\x62ort_requested\x18\x02 \x01(\x08R\x0e\x61\x62ortRequested2\xf6\x01\n\x0eTurnLogService\x12\x63\n\x08OpenTurn\x12\".orginabox.turn.v1.OpenTurnRequest\x1a#.orginabox.turn.v1.OpenTurnResponse\"\x0e\x8a\xb5\x18\n\x08\x03\"\x06worker\x12\x7f\n\x10\x41ppendTurnEvents\x12*.orginabox.turn.v1.AppendTurnEventsRequest\x1a+.orginabox.turn.v1.AppendTurnEventsResponse\"\x0e\x8a\xb5\x18\n\x08\x03\"\x06worker(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,14 +52,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TURNLOGSERVICE'].methods_by_name['OpenTurn']._serialized_options = b'\212\265\030\n\010\003\"\006worker'
   _globals['_TURNLOGSERVICE'].methods_by_name['AppendTurnEvents']._loaded_options = None
   _globals['_TURNLOGSERVICE'].methods_by_name['AppendTurnEvents']._serialized_options = b'\212\265\030\n\010\003\"\006worker'
-  _globals['_OPENTURNREQUEST']._serialized_start=199
-  _globals['_OPENTURNREQUEST']._serialized_end=328
-  _globals['_OPENTURNRESPONSE']._serialized_start=331
-  _globals['_OPENTURNRESPONSE']._serialized_end=630
-  _globals['_APPENDTURNEVENTSREQUEST']._serialized_start=633
-  _globals['_APPENDTURNEVENTSREQUEST']._serialized_end=802
-  _globals['_APPENDTURNEVENTSRESPONSE']._serialized_start=804
-  _globals['_APPENDTURNEVENTSRESPONSE']._serialized_end=914
-  _globals['_TURNLOGSERVICE']._serialized_start=917
-  _globals['_TURNLOGSERVICE']._serialized_end=1163
+  _globals['_OPENTURNREQUEST']._serialized_start=237
+  _globals['_OPENTURNREQUEST']._serialized_end=366
+  _globals['_OPENTURNRESPONSE']._serialized_start=369
+  _globals['_OPENTURNRESPONSE']._serialized_end=722
+  _globals['_APPENDTURNEVENTSREQUEST']._serialized_start=725
+  _globals['_APPENDTURNEVENTSREQUEST']._serialized_end=894
+  _globals['_APPENDTURNEVENTSRESPONSE']._serialized_start=896
+  _globals['_APPENDTURNEVENTSRESPONSE']._serialized_end=1006
+  _globals['_TURNLOGSERVICE']._serialized_start=1009
+  _globals['_TURNLOGSERVICE']._serialized_end=1255
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from orginabox.runtime.v1 import model_pb2 as _model_pb2
+from orginabox.turn.v1 import tool_ceiling_pb2 as _tool_ceiling_pb2
 from orginabox.turn.v1 import turn_event_pb2 as _turn_event_pb2
 import builtins as _builtins
 import sys
@@ -65,6 +66,7 @@ class OpenTurnResponse(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     ABORT_REQUESTED_FIELD_NUMBER: _builtins.int
     TURN_ID_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant of the turn."""
     user_id: _builtins.str
@@ -87,6 +89,10 @@ class OpenTurnResponse(_message.Message):
     def model(self) -> _model_pb2.Model:
         """The model to use. Unset means the default of the applied runtime."""
 
+    @_builtins.property
+    def tools(self) -> _tool_ceiling_pb2.ToolCeiling:
+        """The tools that the agent may use in this turn: what its user's roles say at this moment. Unset when the turn has ended."""
+
     def __init__(
         self,
         *,
@@ -99,10 +105,11 @@ class OpenTurnResponse(_message.Message):
         ended: _builtins.bool = ...,
         abort_requested: _builtins.bool = ...,
         turn_id: _builtins.str = ...,
+        tools: _tool_ceiling_pb2.ToolCeiling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "tools", b"tools"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_requested", b"abort_requested", "ended", b"ended", "last_sequence", b"last_sequence", "model", b"model", "session_id", b"session_id", "tenant_id", b"tenant_id", "text", b"text", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_requested", b"abort_requested", "ended", b"ended", "last_sequence", b"last_sequence", "model", b"model", "session_id", b"session_id", "tenant_id", b"tenant_id", "text", b"text", "tools", b"tools", "turn_id", b"turn_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,6 +21,8 @@ class TurnLogServiceStub:
     OpenTurn: _aio.UnaryUnaryMultiCallable[_turn_log_service_pb2.OpenTurnRequest, _turn_log_service_pb2.OpenTurnResponse]
     """Become the writer of the turn that a job is to run. A later attempt takes the log over from an earlier one, which then gets LEASE_LOST on its
     next append. Opening twice with the same lease is the same as opening once.
+    Whose user may not use the box or run agents any more, that turn ends here, with USER_SUSPENDED or PERMISSION_DENIED in its
+    log. One that runs ends so within seconds.
     Refusals: TURN_NOT_FOUND; LEASE_LOST when a later attempt has opened the log.
     """
     AppendTurnEvents: _aio.StreamStreamMultiCallable[_turn_log_service_pb2.AppendTurnEventsRequest, _turn_log_service_pb2.AppendTurnEventsResponse]
@@ -42,6 +44,8 @@ class TurnLogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_turn_log_service_pb2.OpenTurnResponse]:
         """Become the writer of the turn that a job is to run. A later attempt takes the log over from an earlier one, which then gets LEASE_LOST on its
         next append. Opening twice with the same lease is the same as opening once.
+        Whose user may not use the box or run agents any more, that turn ends here, with USER_SUSPENDED or PERMISSION_DENIED in its
+        log. One that runs ends so within seconds.
         Refusals: TURN_NOT_FOUND; LEASE_LOST when a later attempt has opened the log.
         """
 

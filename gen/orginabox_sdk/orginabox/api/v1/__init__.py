@@ -499,12 +499,13 @@ class AdminPermissions(betterproto2.Message):
 
     manage_keyring: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
     """
-    See how the secrets of the tenant are sealed, and rotate its keys.
+    See how secrets are sealed, and rotate keys.
     """
 
     manage_box: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
     """
-    Make and see tenants, and steer what all of them share, such as the queue. Only the operator of the box has it.
+    Do what touches every tenant: make and see tenants, pause queues and see how they stand, wrap keys anew. Only the
+    operator of the box has it.
     """
 
 
@@ -4623,7 +4624,7 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "PauseQueueResponse":
         """
-        Stop handing out jobs of a kind, for every tenant. Jobs still go in, and those that run go on.
+        Stop handing out jobs of a kind. Jobs still go in, and those that run go on.
         """
 
         return await self._unary_unary(
@@ -4644,7 +4645,7 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "ResumeQueueResponse":
         """
-        Hand out the jobs of a kind again, for every tenant.
+        Hand out the jobs of a kind again.
         """
 
         return await self._unary_unary(
@@ -4666,8 +4667,6 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
     ) -> "SetQueueShareResponse":
         """
         Set the share of the queue that the caller's tenant has. What runs goes on; the next jobs are handed out by it.
-        A weight of more than 1 is at the cost of other tenants, so it needs `admin.manage_box`.
-        Refusals: PERMISSION_DENIED.
         """
 
         return await self._unary_unary(
@@ -4688,7 +4687,7 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "GetQueueStatsResponse":
         """
-        Tell how the queue stands for all tenants together, kind by kind.
+        Tell how the queue stands, kind by kind.
         """
 
         if message is None:

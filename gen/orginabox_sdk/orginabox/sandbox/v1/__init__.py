@@ -297,6 +297,11 @@ class ReplyPermissionRequest(betterproto2.Message):
     What to tell the agent with a refusal. Empty with a refusal means that the turn stops.
     """
 
+    tools: "__turn__v1__.ToolCeiling | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The tools that the user may use at this moment. Nobody allows an agent what they are denied.
+    """
+
 
 default_message_pool.register_message("orginabox.sandbox.v1", "ReplyPermissionRequest", ReplyPermissionRequest)
 
@@ -352,6 +357,12 @@ class RunTurnRequest(betterproto2.Message):
     after_sequence: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
     """
     Stream only events after this number. 0 means from the first.
+    """
+
+    tools: "__turn__v1__.ToolCeiling | None" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The tools that the agent may use in this turn. Others are not offered to the model, and a call of one is refused. A run
+    that exists keeps the ceiling with which it began.
     """
 
 
@@ -697,7 +708,7 @@ class SandboxServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Answer a permission that a run waits for. The same answer again is the same as answering once.
         Refusals: RUN_LOST; PERMISSION_NOT_FOUND when the run does not wait for it (any more); PERMISSION_TIMEOUT when nobody
-        answered it in time.
+        answered it in time; PERMISSION_DENIED when it would allow a tool that the user may not use.
         """
 
         return await self._unary_unary(
