@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from services.identity.attempts import ADDRESS, refuse_early, site_of
 from services.identity.door_store import WebSignIn
 from services.identity.identity_provider import IdentityProvider, IdentityProviderRefused
 from services.identity.issuer import Issuer
@@ -115,12 +116,14 @@ async def end(desk: Federation, state: str, secret: str, code: str, origin: Orig
         TokenExpired: It took too long.
         IdentityProviderRefused: What the provider says cannot be accepted.
         TenantNotProvisioned: Nobody has added this user.
+        TooManyAttempts: Too many have failed from this address.
         UserSuspended: They may not use the box.
     """
     begun = await _take(desk.store, state, secret)
     with as_tenant(begun.tenant_id):
         async with desk.store.transaction() as tx:
             provider = await tx.identity_provider(begun.tenant_id, begun.identity_provider_id)
+            await _brake(tx, provider, origin)
         try:
             client_secret = await desk.sealing.open(provider.tenant_id, provider.sealed_secret, provider.record)
             claims = await desk.openid.claims(provider, client_secret, code, proof_of(secret, state), desk.redirect_uri)
@@ -166,6 +169,19 @@ async def _take(store: Store, state: str, secret: str) -> WebSignIn:
     return begun
 
 
+async def _brake(tx: StoreTransaction, provider: IdentityProvider, origin: Origin) -> None:
+    """Count an attempt of an address: each that fails calls the provider, and stands on record for ever."""
+    now = datetime.now(UTC)
+    failures, wait_until = await tx.count_attempt(provider.tenant_id, _counter(origin))
+    refuse_early(wait_until, now)
+    if wait := ADDRESS.wait(failures):
+        await tx.delay_attempts(provider.tenant_id, _counter(origin), now + wait)
+
+
+def _counter(origin: Origin) -> str:
+    return f"provider:{site_of(origin.ip_address)}"
+
+
 async def _sign_in(
     desk: Federation, provider: IdentityProvider, person: Person, redirect: str, origin: Origin
 ) -> SignedIn:
@@ -182,6 +198,7 @@ async def _sign_in(
             after = await tx.user(user.tenant_id, str(user.user_id))
             await tx.record("auth.role_change", user.name, who=who, roles=list(after.roles), by="groups")
         fresh = await tx.mark_signed_in(user, datetime.now(UTC))
+        await tx.take_back_attempt(provider.tenant_id, _counter(origin))
         pair = await desk.issuer.begin(tx, fresh, origin, "", provider.identity_provider_id)
         await tx.record("auth.login", fresh.name, who=who, method="oidc", provider=provider.identity_provider_id)
     return SignedIn(pair, fresh, redirect)

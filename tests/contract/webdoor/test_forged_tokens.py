@@ -5,6 +5,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from joserfc.jwk import ECKey
 from orginabox.api.v1 import auth_service_pb2, role_pb2, role_service_pb2
 from orginabox.api.v1 import identity_provider_service_pb2 as pb
 
+from services.identity.attempts import Brake
 from tests.contract.identity.rig import refused
 from tests.contract.webdoor.rig import LOGIN, Web, field, refusal
 from tests.openid_issuer import ForgingIssuer, signed, unsigned
@@ -330,3 +332,13 @@ async def test_refusals_are_pages_for_people_and_json_for_programs_and_all_are_d
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_an_address_from_which_many_fail_has_to_wait(
+    web: Web, issuer: ForgingIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.identity.federation.ADDRESS", Brake(3, timedelta(minutes=15)))
+    await web.add_provider(issuer.url, create_users=True)
+    issuer.forge = FORGERIES["no token"](issuer)
+    pages = [await web.browser().get(LOGIN, params={"provider": "idp"}) for _ in range(4)]
+    assert [page.status_code for page in pages] == [400, 400, 400, 429]
