@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from services.identity.api_token import ApiToken, ApiTokenInvalid, expiry, new_secret, prefix_of
+from services.identity.granting import refuse_gone
 from services.identity.permissions import ALL, FLAGS
 from services.identity.role import PermissionEscalation, refuse_lack
 from services.identity.role_operations import request_digest
@@ -31,6 +32,7 @@ async def create_api_token(
 
     Raises:
         PermissionEscalation: It would be for more than the caller may do, or an API token makes it.
+        TokenRevoked: The sign-in of the caller was ended meanwhile.
     """
     if unknown := wanted.scopes - FLAGS - {ALL}:
         raise ApiTokenInvalid(f"{min(unknown)} is no permission", field="scopes")
@@ -49,6 +51,8 @@ async def create_api_token(
         expire_time=expiry(wanted.expire_time, datetime.now(UTC)),
     )
     async with store.transaction() as tx:
+        await tx.lock_tenant(caller.tenant_id)
+        await refuse_gone(tx, caller)
         if caller.sign_in_id and await tx.find_api_token(caller.tenant_id, caller.user_id, caller.sign_in_id):
             # It would outlive its own end, and the end that its user makes of it.
             raise PermissionEscalation("an API token makes no API tokens; sign in: oiab login", permission="")

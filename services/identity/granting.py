@@ -5,6 +5,7 @@ from uuid import UUID
 
 from services.identity.permissions import Permissions
 from services.identity.role import OWNER, Role, refuse_lack, refuse_manage_box
+from services.identity.sign_in import TokenRevoked
 from services.identity.standing import effective
 from services.identity.store import StoreTransaction
 from services.identity.user import LastOwner, User, UserStatus
@@ -33,6 +34,7 @@ class Granter:
     async def of(cls, tx: StoreTransaction, caller: Caller) -> "Granter":
         """The caller, with what they may do now, and no more than what they came with allows."""
         await tx.lock_tenant(caller.tenant_id)
+        await refuse_gone(tx, caller)
         found = await permissions_of(tx, caller.tenant_id, caller.user_id)
         return cls(tx, caller, found.limited_to(caller.permissions))
 
@@ -98,6 +100,25 @@ class Granter:
             raise LastOwner("the operator of the box is always an owner")
         if OWNER in user.roles and user.status is UserStatus.ACTIVE and not await self._tx.other_owners(user):
             raise LastOwner(f"{user.handle} is the last owner; make somebody else an owner first")
+
+
+async def refuse_gone(tx: StoreTransaction, caller: Caller) -> None:
+    """Refuse a caller whose sign-in was ended since they came in: what they make now would outlive their end.
+
+    It is for a transaction that holds the tenant, as those do that end sign-ins.
+
+    Raises:
+        TokenRevoked: It was.
+        UserSuspended: The user or their tenant may not use the box any more.
+    """
+    if caller.sign_in_id is None:
+        return
+    standing = await tx.sign_in_standing(caller.tenant_id, caller.sign_in_id)
+    if standing is None and (found := await tx.api_token_standing(caller.sign_in_id)):
+        standing = found[0]
+    if standing is None:
+        raise TokenRevoked("this sign-in was ended; sign in again: oiab login")
+    standing.refuse()
 
 
 async def permissions_of(tx: StoreTransaction, tenant_id: UUID, user_id: UUID) -> Permissions:

@@ -12,7 +12,13 @@ from orginabox.api.v1 import (
     user_service_pb2,
 )
 
+from services.identity.api_token_operations import NewApiToken, create_api_token
+from services.identity.authenticator import Credentials
+from services.identity.sign_in import Origin, TokenRevoked
+from services.identity.user import UserSuspended
+from services.identity.user_operations import NewUser, create_user
 from services.kit.ids import OPERATOR
+from services.kit.tenancy import as_tenant
 from tests.contract.identity.rig import PASSWORD, Metadata, Rig, bearer, refused
 
 EVERY_FLAG = role_pb2.Permissions(
@@ -352,3 +358,24 @@ async def test_the_roles_that_came_with_the_box_stay_as_they_are(rig: Rig) -> No
             await update(rig, name, role_pb2.Permissions(), rig.operator)
         with refused("ROLE_BUILT_IN"):
             await rig.roles.DeleteRole(role_service_pb2.DeleteRoleRequest(role_id=name), metadata=rig.operator)
+
+
+@pytest.mark.parametrize("ending", ["revoke", "suspend"])
+async def test_what_was_on_its_way_when_a_sign_in_ended_makes_nothing_that_outlives_it(rig: Rig, ending: str) -> None:
+    who = await rig.become("ada", "admin")
+    credentials = Credentials(str(dict(who)["authorization"]), Origin())
+    ada = await rig.room.authenticator.authenticate(credentials)  # the gate has let the call in
+    if ending == "revoke":
+        asked = user_service_pb2.RevokeSignInsRequest(user_id="ada", api_tokens=True)
+        await rig.users.RevokeSignIns(asked, metadata=rig.operator)
+    else:
+        changed = user_pb2.User(user_id="ada", status=user_pb2.USER_STATUS_SUSPENDED)
+        await rig.users.UpdateUser(user_service_pb2.UpdateUserRequest(user=changed), metadata=rig.operator)
+
+    store, room = rig.room.desk.store, rig.room
+    with as_tenant(ada.tenant_id):
+        with pytest.raises((TokenRevoked, UserSuspended)):
+            await create_api_token(store, ada, NewApiToken("later", frozenset({"*"}), None), None)
+        wanted = NewUser("eve", "", "", "", ("admin",))
+        with pytest.raises((TokenRevoked, UserSuspended)):
+            await create_user(store, room.desk.passwords, ada, wanted, None)
