@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 ROOM = "audit"
 _PREFIX = "AWS_"
+_SECRET = "OIAB_AUDIT_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
 _NETWORK = frozenset({"HTTPS_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"})
 
 
@@ -13,4 +14,8 @@ def audit_environment(environ: Mapping[str, str]) -> dict[str, str]:
     if not any(environ.get(name) for name in named):
         return {}
     bucket = bool(environ.get("OIAB_AUDIT_CHECKPOINT_S3"))
-    return {name: value for name, value in environ.items() if name in _NETWORK or (bucket and name.startswith(_PREFIX))}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in _NETWORK or name == _SECRET or (bucket and name.startswith(_PREFIX))
+    }

@@ -30,6 +30,9 @@ SERVERS = ("api", "audit", "queue", "runtime", "sandbox")
 PASSED = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV")
 PASSED_PREFIXES = ("DBUS_", "LC_", "LD_", "NODE_EXTRA_CA", "OIAB_", "OTEL_", "PYTHON", "SSL_CERT_", "XDG_RUNTIME")
 
+SECRET = ("DATABASE", "PASSWORD", "SECRET")
+"""What stands in the names of those that are not for everybody. A room that needs one is given it by name."""
+
 
 class PortTaken(BoxError):
     """Another program listens on the port of the edge."""
@@ -78,7 +81,7 @@ class Installation:
         passed = {
             name: value
             for name, value in self.environ.items()
-            if name in PASSED or (name.startswith(PASSED_PREFIXES) and "DATABASE" not in name)
+            if name in PASSED or (name.startswith(PASSED_PREFIXES) and not any(word in name for word in SECRET))
         }
         addresses = {f"OIAB_{name.upper()}_ADDRESS": self._address(name) for name in SERVERS}
         return (
