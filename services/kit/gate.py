@@ -21,6 +21,10 @@ EDGE = "envoy"
 """The only service through which people come in. What it says of a client, such as its address, is believed."""
 
 
+CLIENTS = frozenset({"cli", "web"})
+"""What clients may call themselves on record. Other channels, such as `slack`, are a gateway's to name."""
+
+
 @dataclass(frozen=True)
 class Call:
     """A call on its way to the handler.
@@ -151,8 +155,10 @@ def _stranger(call: Call) -> Who:
 
 
 def channel_of(metadata: Mapping[str, str]) -> str:
-    """By which way a call came."""
-    return metadata.get("x-oiab-channel", "rest" if "x-envoy-original-path" in metadata else "grpc")[:32]
+    """By which way a call came. What a client says of itself counts only where it is the name of a client of ours."""
+    if (said := metadata.get("x-oiab-channel", "")) in CLIENTS:
+        return said
+    return "rest" if "x-envoy-original-path" in metadata else "grpc"
 
 
 def address_of(metadata: Mapping[str, str]) -> str:

@@ -84,6 +84,8 @@ BREAKS: dict[str, LiteralString] = {
         SELECT turn(1, 'completed', last => 4), events(1, 1, 2), events(1, 4, 4), record(1, prompted(1))""",
     "something was never told to others": """
         INSERT INTO api.outbox (receiver, tenant_id, message) VALUES ('queue', uuid(0), '{}')""",
+    "a record never came to the audit log": """
+        INSERT INTO runtime.audit_outbox (tenant_id, record) VALUES (uuid(0), '{}')""",
     "I14: the audit log has a gap": "SELECT record(1, 'x', 'box.start'), record(3, 'x', 'box.start')",
     "I14: the audit log has not one prompt for each turn": """
         SELECT turn(1, 'completed'), record(1, prompted(1)), record(2, prompted(1))""",
@@ -93,7 +95,7 @@ BREAKS: dict[str, LiteralString] = {
 @pytest.fixture
 def wronged(postgres: TestServer) -> Iterator[str]:
     """A database whose tables let everything happen."""
-    url = postgres.database("queue", "api", "audit")
+    url = postgres.database("queue", "api", "audit", "runtime")
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in (*HELP, *ALLOW):
             connection.execute(statement)

@@ -196,8 +196,9 @@ def test_goes_on_over_a_cut_without_a_lost_or_doubled_word(desk: Desk) -> None:
         seen.wait_for("reconnecting…")
         desk.relay.join()
         seen.wait_until_gone("reconnecting…")
-        shown = seen.wait_for("word119", READY)
-        assert words_of(shown, 119) == [f"word{number}" for number in range(120)], seen.screen(scrollback=True)
+        seen.wait_for("word119", READY)
+        shown = seen.screen(scrollback=True)
+        assert words_of(shown, 119) == [f"word{number}" for number in range(120)], shown
 
 
 def test_what_could_not_be_sent_comes_back(desk: Desk) -> None:
