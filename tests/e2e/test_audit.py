@@ -39,6 +39,7 @@ def report(audited: Box, *, full: bool = True) -> dict[str, Any]:
 
 def test_the_log_over_rest(audited: Box, tmp_path: Path) -> None:
     audited.session()
+    until(lambda: targets(audited, "agent.session_create"), 30)  # a record follows its action
     with audited.http() as http:
         answer = http.get("/v1/admin/audit-log/export", params={"format": "EXPORT_FORMAT_CSV"})
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
@@ -49,14 +50,19 @@ def test_the_log_over_rest(audited: Box, tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["code"]) == (400, 3)
         key = http.get("/v1/admin/audit-log/key").json()["publicKey"]
         chain = http.get("/v1/admin/audit-log/export", params={"format": "EXPORT_FORMAT_CHAIN"})
-        assert http.get("/v1/admin/audit-log/checkpoints").json()["checkpoints"]
+        until(lambda: http.get("/v1/admin/audit-log/checkpoints").json()["checkpoints"], 30)
     assert not report(audited)["damages"]
     until((audited.home / "audit" / "checkpoints").exists, 30)
     assert proven(audited, key, chain.text, tmp_path) == 0
     assert proven(audited, key, chain.text.replace("agent.session_create", "agent.session_delete", 1), tmp_path) == 1
+    until(lambda: targets(audited, "data.export") == {"audit:csv", "audit:ocsf", "audit:chain"}, 30)
+
+
+def targets(audited: Box, action: str) -> set[str]:
+    """What an action was done to, by the log."""
     with audited.http() as http:
-        records = http.get("/v1/admin/audit-log", params={"action": "data.export"}).json()["records"]
-    assert {record["target"] for record in records} == {"audit:csv", "audit:ocsf", "audit:chain"}
+        records = http.get("/v1/admin/audit-log", params={"action": action}).json()["records"]
+    return {record["target"] for record in records}
 
 
 def proven(audited: Box, key: str, export: str, folder: Path) -> int:
