@@ -39,7 +39,7 @@ def report(audited: Box, *, full: bool = True) -> dict[str, Any]:
 
 def test_the_log_over_rest(audited: Box, tmp_path: Path) -> None:
     audited.session()
-    until(lambda: targets(audited, "agent.session_create"), 30)  # a record follows its action
+    until(lambda: bool(targets(audited, "agent.session_create")), 30)  # a record follows its action
     with audited.http() as http:
         answer = http.get("/v1/admin/audit-log/export", params={"format": "EXPORT_FORMAT_CSV"})
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
