@@ -20,6 +20,7 @@ from services.kit.channel import connect
 from services.kit.ids import DEFAULT_TENANT
 from services.kit.memory import collect_seldom
 from services.kit.settings import MeshSettings
+from services.kit.tenancy import as_system
 from services.queue.__main__ import running_queue
 from services.queue.handler import QueueHandler
 from services.queue.job import NewJob
@@ -111,19 +112,27 @@ async def main(address: str, what: str, *arguments: str) -> None:
                 await put_in(what, *doors, list(arguments))
         return
     async with running_queue(as_service(address, "queue"), f"bench-{os.getpid()}") as queue:
-        match what:
-            case "work":
-                working = asyncio.ensure_future(work_in_process(queue, int(arguments[0]), int(arguments[1])))
-                await asyncio.wait([working, asyncio.ensure_future(stop_event().wait())], return_when="FIRST_COMPLETED")
-                working.cancel()
-            case "lone":
-                working = asyncio.ensure_future(work_in_process(queue, 0, 32))
-                await pace(doors_of(queue)[0], int(arguments[0]))
-                working.cancel()
-            case "claims":
-                await claims(queue, int(arguments[0]))
-            case _:
-                await put_in(what, *doors_of(queue), list(arguments))
+        with as_system():  # as the handler of a stream works
+            await in_process(queue, what, *arguments)
+
+
+async def in_process(queue: QueueHandler, what: str, *arguments: str) -> None:
+    """Do what the driver asks for, without a wire."""
+    match what:
+        case "work":
+            working = asyncio.ensure_future(work_in_process(queue, int(arguments[0]), int(arguments[1])))
+            await asyncio.wait([working, asyncio.ensure_future(stop_event().wait())], return_when="FIRST_COMPLETED")
+            if working.done():
+                working.result()  # it never ends but by a fault
+            working.cancel()
+        case "lone":
+            working = asyncio.ensure_future(work_in_process(queue, 0, 32))
+            await pace(doors_of(queue)[0], int(arguments[0]))
+            working.cancel()
+        case "claims":
+            await claims(queue, int(arguments[0]))
+        case _:
+            await put_in(what, *doors_of(queue), list(arguments))
 
 
 async def claims(queue: QueueHandler, count: int) -> None:
