@@ -60,7 +60,7 @@ def test_streams_an_answer_and_says_what_it_cost(desk: Desk) -> None:
         running = seen.wait_for("word5", "working…")
         assert "word59" not in running
         shown = seen.wait_for("word59", "1,200 in · 34 out · $0.0015", READY)
-        assert words_of(shown, 59) == [f"word{number}" for number in range(60)]
+        assert words_of(seen.screen(scrollback=True), 59) == [f"word{number}" for number in range(60)]
         assert shown.count("\u203a slow 60") == 1
 
 
@@ -239,7 +239,8 @@ def test_joins_a_turn_that_runs(desk: Desk) -> None:
         seen.keys("C-d")
         seen.wait_for("What runs goes on in the box.", "ended with 0")
     with desk.chat("--continue") as seen:
-        shown = seen.wait_for("word99", READY)
+        seen.wait_for("word99", READY)
+        shown = seen.screen(scrollback=True)
         assert words_of(shown, 99) == [f"word{number}" for number in range(100)]
         assert shown.count("\u203a slow 100") == 1
 
