@@ -126,6 +126,6 @@ system:
 	$(call install-missing,bwrap socat,bubblewrap socat,which the sandbox is made of)
 
 test-tools: $(OPENID)
-	$(call install-missing,tmux jq curl faketime,tmux jq curl faketime,which the tests use)
+	$(call install-missing,tmux jq curl faketime chromium,tmux jq curl faketime chromium,which the tests use)
 
 .PHONY: help up down install test check generate format docs docs-serve chaos bench lock clean system test-tools
